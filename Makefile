@@ -1,0 +1,61 @@
+# tokenport: the commands of a checkout. Needs Python 3.11 or newer and make; works with GNU make 3.81.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+LOCKS := lock/bootstrap.txt lock/development.txt
+ARGS ?=
+
+.PHONY: help setup run test check bench lock clean
+
+help:
+	@echo "make run     install everything and play the demo on a real model (ARGS='--speed 600 --port 9000')"
+	@echo "make test    run the tests (ARGS='tests/wire -k chunked')"
+	@echo "make check   lint, types and the rules of the house"
+	@echo "make bench   CPU per request and per token beside a bare relay"
+	@echo "make setup   only install: .venv with .venv/bin/tokenport"
+	@echo "make lock    resolve the lock files anew from pyproject.toml"
+	@echo "make clean   remove .venv, caches and what the demo wrote"
+
+setup: $(STAMP)
+
+# The stamp is newer than the locks exactly if they are installed. uv comes by pip with a hash, all else by uv.
+$(STAMP): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is missing or older than 3.11: install one, or say which: make PYTHON=python3.12"; exit 2; }
+	@echo "setup: .venv with $$($(PYTHON) --version)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || \
+		{ echo "the venv module is missing: on Debian, apt install python3-venv"; exit 2; }
+	@echo "setup: uv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement lock/bootstrap.txt
+	@echo "setup: the packages of lock/development.txt"
+	@$(BIN)/uv pip sync --python $(BIN)/python --require-hashes lock/development.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+run: setup
+	@$(BIN)/tokenport demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict pricing routing gateway
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: setup
+	$(BIN)/python -m tests.bench $(ARGS)
+
+# Hashes, and no addresses: the same files install from any package index, with pip as with uv.
+COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	--no-header
+lock: setup
+	echo 'uv' | $(BIN)/uv $(COMPILE) --output-file lock/bootstrap.txt -
+	$(BIN)/uv $(COMPILE) --output-file lock/product.txt pyproject.toml
+	$(BIN)/uv $(COMPILE) --output-file lock/development.txt --extra demo --group dev pyproject.toml
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist var/demo
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,71 @@
+"""What the admin port needs of the control plane, as protocols: the supervisor is one, a test's object another.
+
+The arrow points from the supervisor to this package, so nothing here imports it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from gateway.clock import PriceTime
+from gateway.config import Settings
+from pricing.book import PriceBook
+
+
+class FeedCondition(Protocol):
+    """How a feed is doing. Times are epoch seconds; `problem` is empty after a good reading."""
+
+    @property
+    def fetched_at(self) -> float | None: ...
+
+    @property
+    def problem(self) -> str: ...
+
+
+class PriceDesk(Protocol):
+    """The prices in force."""
+
+    @property
+    def book(self) -> PriceBook: ...
+
+    @property
+    def feeds(self) -> Mapping[str, FeedCondition]: ...
+
+
+class SumDesk(Protocol):
+    """Questions to the ledger."""
+
+    async def sums(
+        self, by: Sequence[str], period: str | None, tz: str, start: float | None, end: float | None
+    ) -> list[dict[str, Any]]:
+        """Ledger columns summed by the dimensions `by` and, if one is given, by period; ends in [start, end)."""
+        ...
+
+
+class ControlPlane(Protocol):
+    """A running gateway, seen from its admin port."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def price_time(self) -> PriceTime: ...
+
+    @property
+    def prices(self) -> PriceDesk: ...
+
+    @property
+    def books(self) -> SumDesk: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def started_at(self) -> float: ...
+
+    async def ask_workers(self, what: str, **fields: Any) -> list[Any]:
+        """Every worker's answer; one that is silent is left out."""
+        ...
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again. Returns what is wrong with it; with anything wrong, the old one stays."""
+        ...

@@ -1,0 +1,75 @@
+"""`tokenport report`: export volume, cost and revenue, summed along the contract's dimensions."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+
+from gateway.commands.output import Row, UsageError, fail, moment, print_rows, report_problems, settings_of, zone
+from gateway.config import ConfigError
+from gateway.ledger.reading import Reader
+
+DIMENSIONS = (
+    "origin_country",
+    "destination_country",
+    "tenant",
+    "model",
+    "period",
+    "origin_region",
+    "origin_backend",
+    "outcome",
+)
+# What a person wants to see first; JSON and CSV carry every sum.
+SHOWN = (
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "delivered_tokens",
+    "exported_tokens",
+    "cost_nano",
+    "revenue_nano",
+)
+REFUSAL_COLUMNS = ("minute", "tenant", "reason", "count")
+
+
+def run(arguments: Namespace) -> int:
+    try:
+        settings = settings_of(arguments)
+        tz = zone(arguments.tz)
+        start, end = moment(arguments.start, tz, "--from"), moment(arguments.end, tz, "--to")
+        by = _dimensions(arguments.by)
+    except ConfigError as error:
+        return report_problems(error)
+    except UsageError as error:
+        return fail(str(error))
+    with Reader(settings.gateway.data_dir) as reader:
+        if arguments.refusals:
+            print_rows(list(reader.refusals(start, end)), REFUSAL_COLUMNS, arguments.format)
+            return 0
+        keys = [name for name in by if name != "period"]
+        period = arguments.period if "period" in by else None
+        rows = reader.sums(keys, period=period, tz=arguments.tz, start=start, end=end)
+    if arguments.format == "table":
+        _print_for_people(rows, by, settings.gateway.currency)
+    else:
+        columns = list(rows[0]) if rows else [*by, *SHOWN]
+        print_rows(rows, columns, arguments.format)
+    return 0
+
+
+def _dimensions(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in DIMENSIONS:
+            raise UsageError(f"--by {name}: not a dimension; choose from {', '.join(DIMENSIONS)}")
+    return names
+
+
+def _print_for_people(rows: Sequence[Row], by: Sequence[str], currency: str) -> None:
+    cost, revenue = f"cost {currency}", f"revenue {currency}"
+    shown = [{**row, cost: _money(row["cost_nano"]), revenue: _money(row["revenue_nano"])} for row in rows]
+    columns = [*by, *(name for name in SHOWN if not name.endswith("_nano")), cost, revenue]
+    print_rows(shown, columns, "table")
+
+
+def _money(nano: object) -> float:
+    assert isinstance(nano, int)
+    return nano / 1e9

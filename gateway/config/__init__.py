@@ -1,0 +1,38 @@
+"""Configuration: TOML and environment in, frozen settings out. The only reader of either.
+
+    reader, positions    one TOML table, typed; every mistake becomes a line with its key path
+    fields, sections*    what each section may hold
+    draft, checks        what sections say about each other
+    settings, limits     the result
+    build                from settings to the tables of the pure packages
+
+Relative paths in a file start at the directory of that file.
+"""
+
+from gateway.config.limits import Limits
+from gateway.config.loading import ConfigError, load_file, load_text
+from gateway.config.settings import (
+    Address,
+    BackendSettings,
+    FeedSettings,
+    GatewaySettings,
+    PriceClock,
+    RuleSettings,
+    Settings,
+    TenantSettings,
+)
+
+__all__ = [
+    "Address",
+    "BackendSettings",
+    "ConfigError",
+    "FeedSettings",
+    "GatewaySettings",
+    "Limits",
+    "PriceClock",
+    "RuleSettings",
+    "Settings",
+    "TenantSettings",
+    "load_file",
+    "load_text",
+]

@@ -1,0 +1,93 @@
+"""The supervisor's side of the ledger: it folds all logs into the one index and answers questions from it.
+
+SQLite is used from one thread of its own: one connection writes and checkpoints, readers open their own, and the event
+loop never waits for a disk.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.clock import wall
+from gateway.config import TenantSettings
+from gateway.edge.metering import period_bounds
+from gateway.ledger import lock
+from gateway.ledger.index import Index
+from gateway.ledger.reading import Reader
+from gateway.ledger.recovery import recover_log
+
+logger = logging.getLogger("tokenport.books")
+
+Result = TypeVar("Result")
+
+
+class Books:
+    """Index and readings of one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._ledger = data_dir / "ledger"
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="books")
+        self._index: Index | None = None
+
+    async def start(self) -> None:
+        self._index = await self._run(lambda: Index(self._data_dir / "index.db"))
+
+    async def stop(self) -> None:
+        """Fold what is there and close."""
+        await self.fold()
+        index = self._index
+        if index is not None:
+            await self._run(index.close)
+        self._thread.shutdown()
+
+    async def fold(self) -> int:
+        """Take new records into the index. Returns how many."""
+        index = self._index
+        if index is None:
+            return 0
+        try:
+            return await self._run(lambda: index.fold(self._ledger))
+        except OSError as error:
+            # A full disk stops the index, never the truth; the next fold takes up where this one stopped.
+            logger.error("index not folded", extra={"problem": str(error)})
+            return 0
+
+    async def sums(
+        self, by: Sequence[str], period: str | None, tz: str, start: float | None, end: float | None
+    ) -> list[dict[str, Any]]:
+        def read() -> list[dict[str, Any]]:
+            with Reader(self._data_dir) as reader:
+                return reader.sums(by, period=period, tz=tz, start=start, end=end)
+
+        return await self._run(read)
+
+    async def used(self, tenants: Iterable[TenantSettings], wall_s: float) -> dict[str, int]:
+        """Tokens (input + billed output) of each tenant with a budget, in its current period."""
+        used: dict[str, int] = {}
+        for tenant in tenants:
+            if tenant.budget is None:
+                continue
+            start, end = period_bounds(tenant.budget.period, wall_s)
+            sums = await self.sums(("tenant",), None, "UTC", start, end)
+            used[tenant.name] = sum(
+                row["input_tokens"] + row["billed_output_tokens"] for row in sums if row["tenant"] == tenant.name
+            )
+        return used
+
+    async def recover_others(self, logs: Iterable[int]) -> None:
+        """Recover logs that no worker of this configuration will open."""
+        ours = set(logs)
+        for directory in sorted(self._ledger.glob("[0-9]*")):
+            log = int(directory.name)
+            if log not in ours and not lock.held(directory):
+                recovered = await self._run(partial(recover_log, self._ledger, log, wall()))
+                if recovered:
+                    logger.warning("recovered records of another log", extra={"log": log, "records": recovered})
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -1,0 +1,158 @@
+"""One worker: the data plane in a process of its own.
+
+start     read the snapshot, open the log (its lock is ours alone), recover what a predecessor left, say ready
+accept    when the supervisor says so
+drain     unready at once, accept for `accept_s`, let streams end for `drain_s`, end the rest with an error event
+orphaned  the supervisor is gone: stop accepting first, end every stream with an error event, be gone within 5 s
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from random import Random
+from typing import Any
+
+import uvloop
+
+from gateway.app import WorkerParts, build_worker
+from gateway.clock import wall
+from gateway.config import ConfigError
+from gateway.control.channel import Channel, Message
+from gateway.control.snapshot import Snapshot
+from gateway.ledger.lock import LedgerBusy
+from gateway.ledger.log import LedgerUnavailable
+from gateway.telemetry import configure_logging
+
+logger = logging.getLogger("tokenport.worker")
+
+# How long the writer gets for the last records when the process ends.
+FLUSH_S = 5.0
+
+
+class Worker:
+    """The process behind one channel, one listening socket and one log."""
+
+    def __init__(self, channel: Channel, listener: socket.socket, log: int) -> None:
+        self._channel = channel
+        self._listener = listener
+        self._log = log
+        self._parts: WorkerParts | None = None
+        self._server: asyncio.Server | None = None
+        self._done = asyncio.Event()
+        self._work: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Until drained, stopped or orphaned. Returns the exit status."""
+        loop = asyncio.get_running_loop()
+        # The supervisor decides when to stop; Ctrl-C reaches the whole process group.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGTERM, lambda: self._start(self._drain()))
+        reading = asyncio.create_task(self._channel.run(self._heard))
+        done = asyncio.create_task(self._done.wait())
+        await asyncio.wait({reading, done}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._done.is_set():
+            logger.error("the supervisor is gone; ending all streams")
+            await self._stop()
+        for task in self._work:
+            task.cancel()
+        if self._parts is not None:
+            self._parts.close()
+        reading.cancel()
+        done.cancel()
+        return 0
+
+    async def _heard(self, message: Message) -> Any:
+        parts = self._parts
+        match message["what"]:
+            case "install":
+                return await self._install(Snapshot.from_message(message))
+            case "accept":
+                await self._accept()
+            case "drain":
+                self._start(self._drain())
+            case "stop":
+                self._start(self._stop())
+            case "status" if parts is not None:
+                return parts.status(asyncio.get_running_loop().time())
+            case "explain" if parts is not None:
+                return parts.explain(message, asyncio.get_running_loop().time(), wall())
+        return None
+
+    async def _install(self, snapshot: Snapshot) -> dict[str, str]:
+        if self._parts is None:
+            try:
+                self._parts = build_worker(
+                    snapshot, os.environ, self._log, asyncio.get_running_loop(), Random(os.urandom(16))
+                )
+            except (LedgerBusy, LedgerUnavailable, ConfigError, OSError) as error:
+                self._channel.tell("failed", reason=f"log {self._log}: {error}")
+                self._done.set()
+                return {}
+            self._channel.tell("ready", recovered=self._parts.recovered)
+        else:
+            self._parts.install(snapshot, os.environ)
+        live = self._parts.live
+        return {"route_version": live.table.version, "price_version": live.book.version}
+
+    async def _accept(self) -> None:
+        parts = self._parts
+        if parts is None or self._server is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            parts.connection, sock=self._listener, ssl=parts.tls, backlog=1024, start_serving=True
+        )
+        parts.port.start()
+        parts.proxy.accepting = True
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _drain(self) -> None:
+        parts = self._parts
+        if parts is None or parts.proxy.draining:
+            return
+        limits = parts.live.settings.limits
+        parts.proxy.draining = True
+        await asyncio.sleep(limits.accept_s if parts.proxy.accepting else 0)
+        self._close_port()
+        await parts.proxy.idle(limits.drain_s)
+        await self._stop()
+
+    async def _stop(self) -> None:
+        """End what is under way with an error event, now."""
+        self._close_port()
+        if self._parts is not None:
+            self._parts.proxy.stop_all()
+            await self._parts.proxy.idle(FLUSH_S / 2)
+        self._done.set()
+
+    def _close_port(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._parts is not None:
+            self._parts.proxy.accepting = False
+            self._parts.port.draining = True
+            self._parts.port.close_idle()
+
+
+async def _run(channel_fd: int, listener_fd: int, log: int) -> int:
+    channel = await Channel.open(socket.socket(fileno=channel_fd))
+    listener = socket.socket(fileno=listener_fd)
+    return await Worker(channel, listener, log).run()
+
+
+def main() -> int:
+    """`python -m gateway.control.worker CHANNEL_FD LISTENER_FD LOG`: started by the supervisor, not by people."""
+    configure_logging(sys.stderr)
+    channel_fd, listener_fd, log = map(int, sys.argv[1:4])
+    return uvloop.run(_run(channel_fd, listener_fd, log))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""One request as data: what it is, and what became of it so far. `Exchange` moves it on, `settling` writes it down."""
+
+from gateway.clock import wall
+from gateway.edge.admission import Client
+from gateway.edge.connection import ClientConnection
+from gateway.edge.counting import Counts, Progress
+from gateway.edge.course import Course
+from gateway.edge.delivery import Delivery
+from gateway.edge.desk import Desk
+from gateway.edge.metering import Permit
+from gateway.edge.relay import Attempt
+from gateway.wire.http1 import RequestHead
+from gateway.wire.openai import RequestFacts
+from gateway.wire.openai_answer import AnswerFacts
+from routing.demand import Demand
+
+
+class Case:
+    """Facts first, then what is held, then how it went."""
+
+    facts: RequestFacts
+    demand: Demand
+    permit: Permit
+    course: Course
+    delivery: Delivery
+
+    def __init__(
+        self, desk: Desk, connection: ClientConnection, head: RequestHead, body: bytes, client: Client
+    ) -> None:
+        self.desk = desk
+        self.connection = connection
+        self.head = head
+        self.body = body
+        self.client = client
+        self.admitted_at = desk.now()
+        self.admitted_wall = wall()
+        self.attempt: Attempt | None = None  # the one that serves, or may
+        self.answer: AnswerFacts | None = None  # of a non-streaming answer
+        self.counts: Counts | None = None  # if they had to be known before the end
+        self.left_with: Progress | None = None  # what a client that left had taken
+        self.ttft_s: float | None = None  # None: no content was handed over
+        self.status: int | None = None
+        self.outcome = ""
+        self.failure = ""  # what ended the attempt, if not the end of the answer

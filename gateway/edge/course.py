@@ -1,0 +1,252 @@
+"""Which way one request goes: its decisions, its place on a backend, and what is written down about both.
+
+A course begins with the first decision and turns at every failed attempt. In one tick it decides and takes the lease;
+it claims the board slot and appends the open record before anything leaves for a backend. A failed attempt is kept with
+its cause and cost, and travels in the next opening, so that a crash loses none of it.
+"""
+
+import asyncio
+import logging
+
+from gateway.clock import timestamp
+from gateway.config import TenantSettings
+from gateway.edge.desk import Desk
+from gateway.edge.locate import Destination
+from gateway.edge.relay import Attempt
+from gateway.errors import BackendSaturated, Refused, RequestRejected, StaleConnection, UpstreamError
+from gateway.ledger import opening as ledger
+from gateway.ledger.log import LedgerUnavailable
+from gateway.ledger.opening import Opening
+from gateway.telemetry import ATTEMPTS, DECIDED
+from gateway.upstream.backends import Upstream
+from pricing.book import PriceSlice
+from routing.backend import BackendState
+from routing.decide import Decision
+from routing.demand import Demand
+from routing.health import CREDENTIALS
+from routing.retry import backoff_s, may_retry
+
+logger = logging.getLogger("tokenport.decisions")
+
+# One decision in this many is logged with its runner-up.
+LOGGED_EVERY = 100
+
+
+class Course:
+    """The routes of one request, in order."""
+
+    def __init__(
+        self, desk: Desk, tenant: TenantSettings, demand: Demand, destination: Destination, template: Opening
+    ) -> None:
+        """`template` holds the identity of the request; the course fills in where it goes."""
+        self._desk = desk
+        self._live = desk.live
+        self._tenant = tenant
+        self._demand = demand
+        self._destination = destination
+        self._template = template
+        self._started_at = desk.now()
+        self._attempt_at = self._started_at
+        self._tried: list[str] = []
+        self._ticket = 0
+        self.failed: list[ledger.Attempt] = []
+
+    @property
+    def export_id(self) -> str:
+        return self._template.export_id
+
+    @property
+    def state(self) -> BackendState:
+        """Live state of the backend in use."""
+        return self._live.states[self.opening.origin_backend]
+
+    @property
+    def upstream(self) -> Upstream:
+        return self._upstream
+
+    def first_route(self, export_id: bytes, body_bytes: int) -> None:
+        """Decide, lease, claim, open.
+
+        Raises:
+            Refused: no route, no slot, or the ledger cannot write. Nothing is held then.
+        """
+        desk = self._desk
+        decision, prices = self._decide()
+        if decision.route is None:
+            raise _refusal(decision.refusal, self._demand)
+        self._take(decision, prices)
+        slot = desk.board.claim(export_id, self.opening.to_bytes())
+        if slot is None:
+            self.lease.release()
+            raise Refused(
+                503, "overloaded", "All board slots are in use; try again shortly.", retry_after_s=_retry_s(desk)
+            )
+        self.slot = slot
+        slot.received(body_bytes)
+        try:
+            self._ticket = desk.log.append(self.opening.record())
+        except LedgerUnavailable as error:
+            slot.release()
+            self.lease.release()
+            message = f"The export ledger cannot write: {error}."
+            raise Refused(503, "ledger", message, retry_after_s=_retry_s(desk)) from None
+        self._live.retries.started(self._started_at)
+
+    def next_route(self, error: UpstreamError, attempt: Attempt | None) -> float:
+        """After a failure before any content: the next route, and how long to wait before it.
+
+        Raises:
+            UpstreamError: `error`, if nothing else may be tried.
+        """
+        desk, now = self._desk, self._desk.now()
+        self.gave_up(error, attempt)
+        attempts = len(self.failed)
+        if not may_retry(error.cause, attempts, now - self._started_at, self._live.retry_limits):
+            raise error
+        decision, prices = self._decide()
+        if decision.route is None or not self._live.retries.try_take(now):
+            raise error
+        self._take(decision, prices)
+        self.slot.reopen(self.opening.to_bytes())
+        self._ticket = desk.log.append(self.opening.record())
+        return backoff_s(attempts, self._live.rng, self._live.retry_limits)
+
+    def gave_up(self, error: UpstreamError, attempt: Attempt | None) -> None:
+        """The attempt in use failed and serves nothing: keep what it was, blame, give its place back."""
+        now = self._desk.now()
+        self.blame(error)
+        self.lease.release()
+        opening = self.opening
+        connection = attempt.connection if attempt is not None else None
+        self.failed.append(
+            ledger.Attempt(
+                backend=opening.origin_backend,
+                region=opening.origin_region,
+                cause=error.cause,
+                duration_ms=round((now - self._attempt_at) * 1000),
+                bytes_to_backend=connection.bytes_sent if connection is not None else 0,
+                bytes_from_backend=connection.bytes_received if connection is not None else 0,
+                units=opening.units,
+            )
+        )
+
+    def blame(self, error: UpstreamError) -> None:
+        """Tell the backend's health what its failure means."""
+        now, state = self._desk.now(), self.state
+        if isinstance(error, BackendSaturated):
+            state.health.saturated(now, error.retry_after_s)
+        elif error.cause == CREDENTIALS or error.blame:
+            state.failed(now, error.cause)
+        elif isinstance(error, RequestRejected | StaleConnection):
+            # It answered, or only closed an idle connection: no word about its health.
+            pass
+        self._desk.counters.add(ATTEMPTS, (self.opening.origin_backend, error.cause))
+
+    async def durable(self) -> None:
+        """Wait until what was written down about the attempt in use is on the disk.
+
+        Raises:
+            LedgerUnavailable: it cannot be written.
+        """
+        future = self._desk.log.wait(self._ticket)
+        if future is not None:
+            await future
+
+    @property
+    def is_durable(self) -> bool:
+        future: asyncio.Future[None] | None = self._desk.log.wait(self._ticket)
+        return future is None
+
+    def _decide(self) -> tuple[Decision, PriceSlice]:
+        desk = self._desk
+        now = desk.now()
+        wall_s = self._template.opened_at_us / 1e6 + (now - self._started_at)
+        return self._live.decide(self._demand, now, wall_s, frozenset(self._tried))
+
+    def _take(self, decision: Decision, prices: PriceSlice) -> None:
+        """The lease, in the tick of the decision, and the opening that says where the request goes."""
+        live, now = self._live, self._desk.now()
+        self.decision = decision
+        self.lease = decision.lease(live.states, now, live.links)
+        self._attempt_at = now
+        route = decision.route
+        assert route is not None
+        backend = route.backend
+        self._tried.append(backend.name)
+        self._upstream = live.backends[backend.name]
+        ratio = live.states[backend.name].tokens_per_event
+        destination = self._destination.country
+        self.opening = self._template._replace(
+            upstream_model=backend.models[self._demand.model],
+            origin_backend=backend.name,
+            origin_region=backend.region,
+            origin_country=backend.country,
+            exported=(destination != backend.country) if destination else None,
+            tokens_per_event_max=backend.tokens_per_event_max,
+            tokens_per_event_milli=round(ratio.value * 1000),
+            price_version=decision.price_version,
+            route_version=decision.route_version,
+            units=prices.units(backend.name, route.link.name),
+            tariff=prices.charge(self._tenant.name),
+            failed=tuple(self.failed),
+        )
+        self._remember(decision)
+
+    def _remember(self, decision: Decision) -> None:
+        """For the page: the last decisions. For the log: one in `LOGGED_EVERY`."""
+        best, second = decision.best, decision.runner_up
+        assert best is not None
+        quote = best.quote
+        entry = {
+            "at": self._template.opened_at_us / 1e6,
+            "tenant": self._tenant.name,
+            "model": self._demand.model,
+            "destination": self._demand.destination,
+            "backend": best.route.backend.name,
+            "link": best.route.link.name,
+            "region": best.route.backend.region,
+            "total": quote.total,
+            "energy": quote.energy,
+            "tokens": quote.tokens,
+            "link_cost": quote.link,
+            "capacity": quote.capacity,
+            "time": quote.time,
+            "second": second.route.backend.name if second is not None else "",
+            "second_total": second.quote.total if second is not None else None,
+        }
+        live = self._live
+        live.decisions.appendleft(entry)
+        live.decided += 1
+        if live.decided % LOGGED_EVERY == 1:
+            fields = {**entry, "at": timestamp(self._template.opened_at_us / 1e6), "export_id": self.export_id}
+            fields["tokens_cost"] = fields.pop("tokens")
+            logger.info(DECIDED, extra=fields)
+
+
+def _retry_s(desk: Desk) -> int:
+    """Retry-After with jitter, so that refused clients do not come back together."""
+    return desk.live.rng.randint(1, 5)
+
+
+def _refusal(reason: str, demand: Demand) -> Refused:
+    """What a caller is told when no route may serve it."""
+    where = demand.destination or "an unknown country"
+    match reason:
+        case "unknown_model":
+            return Refused(404, "model_not_found", f"There is no model {demand.model!r} here.", param="model")
+        case "no_rule":
+            return Refused(403, reason, f"No route serves {demand.model!r} to {where}.", type="permission_error")
+        case "residency":
+            message = f"deny_origins leaves no route for {demand.model!r} to {where}."
+            return Refused(403, reason, message, type="permission_error")
+        case "destination_unknown":
+            message = (
+                "deny_origins applies and the destination country is unknown; declare it with the tenant's country."
+            )
+            return Refused(403, reason, message, type="permission_error")
+        case "context_length":
+            message = f"About {demand.input_tokens} input tokens are more than any backend for {demand.model!r} takes."
+            return Refused(400, "context_length_exceeded", message, param="messages")
+        case "dialect":
+            return Refused(404, reason, f"No backend for {demand.model!r} speaks this API.", param="model")
+    return Refused(503, reason or "unavailable", f"No backend can take {demand.model!r} now.", retry_after_s=2)

@@ -1,0 +1,108 @@
+"""What a worker decides from: tables and prices, swapped whole, beside what it has learned, which survives a swap."""
+
+from collections import deque
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from gateway.clock import PriceTime, wall
+from gateway.config import Settings
+from gateway.config.build import price_book, route_table
+from gateway.upstream.backends import Backends
+from pricing.book import PriceBook, PriceSlice
+from pricing.energy import PriceCurve
+from routing import decide as chooser
+from routing.backend import BackendState
+from routing.decide import Decision
+from routing.demand import Demand
+from routing.estimate import BytesPerToken, LengthEstimate
+from routing.health import HealthLimits
+from routing.link import LinkState
+from routing.retry import RetryBudget, RetryLimits
+from routing.table import RouteTable
+
+# For the page: what was chosen lately, and what it would have cost elsewhere.
+DECISIONS_KEPT = 200
+
+
+class Live:
+    """One worker's tables, prices and estimates. All methods belong to the event loop's thread."""
+
+    def __init__(
+        self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime, rng: Random
+    ) -> None:
+        self.rng = rng
+        self.backends = Backends()
+        self.states: dict[str, BackendState] = {}
+        self.links: dict[str, LinkState] = {}
+        self.lengths = LengthEstimate()
+        self.input_bytes = BytesPerToken()
+        self.answer_bytes = BytesPerToken()
+        self.decisions: deque[dict[str, Any]] = deque(maxlen=DECISIONS_KEPT)
+        self.decided = 0
+        self.retries = RetryBudget(_retry_limits(settings))
+        self._old_book: PriceBook | None = None
+        self.install(settings, curves, price_time)
+
+    def install(self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime) -> None:
+        """Swap configuration and prices whole. Requests under way keep the ones they started with."""
+        table, book = route_table(settings), price_book(settings, curves)
+        if self._old_book is not None:
+            # Prices that arrive after their hour began count as changed when they arrive.
+            book = book.following(self._old_book, price_time.at(wall()))
+        limits = _health_limits(settings)
+        for backend in table.backends.values():
+            if backend.name in self.states:
+                self.states[backend.name].adopt(backend)
+            else:
+                self.states[backend.name] = BackendState(backend, limits)
+        for link in table.links.values():
+            if link.name in self.links:
+                self.links[link.name].adopt(link)
+            else:
+                self.links[link.name] = LinkState(link)
+        self.backends.install(settings.backends, settings.limits)
+        self.settings: Settings = settings
+        self.table: RouteTable = table
+        self.book = self._old_book = book
+        self.price_time = price_time
+        self.retry_limits = _retry_limits(settings)
+
+    def prices(self, wall_s: float) -> PriceSlice:
+        """The prices in force at a wall time."""
+        return self.book.at(self.price_time.at(wall_s))
+
+    def decide(
+        self, demand: Demand, now: float, wall_s: float, excluded: frozenset[str]
+    ) -> tuple[Decision, PriceSlice]:
+        """The route for a demand, and the prices it was chosen at."""
+        at = self.price_time.at(wall_s)
+        prices = self.book.at(at)
+        decision = chooser.decide(
+            self.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
+        )
+        return decision, prices
+
+    def explain(self, demand: Demand, now: float, at: float) -> tuple[Decision, PriceSlice]:
+        """As `decide`, with every candidate and its reason."""
+        prices = self.book.at(at)
+        return chooser.explain(self.table, self.states, demand, prices, now, at, self.rng, links=self.links), prices
+
+
+def _health_limits(settings: Settings) -> HealthLimits:
+    limits = settings.limits
+    return HealthLimits(
+        eject_failures=limits.eject_failures,
+        eject_share=limits.eject_share,
+        eject_s=limits.eject_s,
+        eject_s_max=limits.eject_s_max,
+        probe_s=limits.probe_s,
+        slow_start_s=limits.slow_start_s,
+    )
+
+
+def _retry_limits(settings: Settings) -> RetryLimits:
+    limits = settings.limits
+    return RetryLimits(
+        share=limits.retry_share, retries_min=limits.retries_min, backoff_s_max=limits.backoff_ms_max / 1000
+    )

@@ -1,0 +1,119 @@
+"""All exchanges of a worker: their beginning, and their end when the gateway stops.
+
+The life of a single one is `exchange`. A refusal before it began is told here, and counted: one row per minute, tenant
+and reason, never one per request.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from gateway.clock import wall
+from gateway.edge.admission import Client
+from gateway.edge.connection import ClientConnection
+from gateway.edge.desk import Desk
+from gateway.edge.exchange import Exchange
+from gateway.errors import ApiError, Refused
+from gateway.ledger.log import LedgerUnavailable
+from gateway.ledger.refusals import Refusals
+from gateway.telemetry import BAD_KEYS, REFUSALS
+from gateway.wire.http1 import RequestHead
+from gateway.wire.openai import Endpoint
+
+logger = logging.getLogger("tokenport.proxy")
+
+
+class Proxy:
+    """The worker's requests."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._exchanges: set[Exchange] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._refusals = Refusals()
+        self.accepting = False
+        self.draining = False
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._exchanges)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a balancer should send traffic here."""
+        return self.accepting and not self.draining and self._desk.log.writable
+
+    def authenticate(self, head: RequestHead) -> Client:
+        """The caller, or ApiError 401."""
+        try:
+            return self._desk.admission.authenticate(head)
+        except ApiError:
+            self._desk.counters.add(BAD_KEYS)
+            raise
+
+    def check_accepting(self, client: Client) -> None:
+        """Refuse before a body is read what could not be served: 503 with the reason."""
+        log, retry_after_s = self._desk.log, self._desk.live.rng.randint(1, 5)
+        refused: Refused | None = None
+        if not self.accepting:
+            refused = Refused(503, "draining", "The gateway is shutting down.", retry_after_s=retry_after_s)
+        elif not log.writable:
+            message = f"The export ledger cannot write: {log.reason}."
+            refused = Refused(503, "ledger", message, retry_after_s=retry_after_s)
+        if refused is not None:
+            self._count(refused, client)
+            raise refused
+
+    def models(self, client: Client) -> Iterable[str]:
+        """Public names of the models this gateway routes."""
+        return self._desk.live.table.models()
+
+    def begin(
+        self, connection: ClientConnection, head: RequestHead, body: bytes, client: Client, shape: Endpoint
+    ) -> None:
+        """Take a whole request. Answers a refusal at once, everything else in a task of its own."""
+        exchange = Exchange(self._desk, connection, head, body, client, shape)
+        try:
+            task = exchange.begin()
+        except ApiError as error:
+            if isinstance(error, Refused):
+                self._count(error, client)
+            connection.refuse(error)
+            return
+        self._exchanges.add(exchange)
+        self._empty.clear()
+        self._desk.port.watch(exchange)
+        task.add_done_callback(lambda _: self._ended(exchange))
+
+    async def idle(self, timeout_s: float) -> None:
+        """Wait until nothing is under way, at most so long."""
+        try:
+            await asyncio.wait_for(self._empty.wait(), timeout_s)
+        except TimeoutError:
+            logger.info("streams are still open", extra={"in_flight": self.in_flight})
+
+    def stop_all(self) -> None:
+        """End every answer with an error event."""
+        for exchange in list(self._exchanges):
+            exchange.stop("drained")
+
+    def sweep(self, now: float) -> None:
+        self.flush_refusals(everything=False)
+
+    def flush_refusals(self, *, everything: bool) -> None:
+        try:
+            self._refusals.flush(round(wall() * 1e6), self._desk.log.append, everything=everything)
+        except LedgerUnavailable:
+            # They stay counted and are tried again at the next sweep.
+            return
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._desk.port.unwatch(exchange)
+        self._exchanges.discard(exchange)
+        if not self._exchanges:
+            self._empty.set()
+
+    def _count(self, refused: Refused, client: Client) -> None:
+        self._desk.counters.add(REFUSALS, (refused.reason,))
+        self._refusals.add(round(wall() * 1e6), client.tenant.name, refused.reason)

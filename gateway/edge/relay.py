@@ -1,0 +1,265 @@
+"""Bytes from a backend to a client: one attempt at one backend, as a receiver of its connection.
+
+An attempt is called straight from the backend's `data_received`. Until it is `released` it holds what it reads (a role
+chunk, the first content); from then on whole events go to the client in the same call. Two moments are futures, because
+the request's life waits for them: `ready`, when the first content event is here and the answer may begin, and `ended`.
+Everything in between happens without a task.
+
+First and last token are different events: the first feeds latency, the last ends occupancy.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from gateway.edge.counting import Progress
+from gateway.edge.delivery import Delivery
+from gateway.errors import UpstreamCut, UpstreamError, UpstreamErrorEvent, UpstreamMalformed, from_status
+from gateway.ledger.board import Slot
+from gateway.upstream.transport import UpstreamConnection
+from gateway.wire.errors import EventTooLarge
+from gateway.wire.http1 import ResponseHead
+from gateway.wire.openai_stream import Passed, StreamTap
+
+# What is read of an error's body: enough for any message a person would read.
+ERROR_BODY_BYTES_MAX = 64 * 1024
+# Held before the first content event: role chunks and comments are small; more than this is no answer.
+HELD_BYTES_MAX = 1024 * 1024
+# A non-streaming answer is held whole up to this size, so that a cut one can be tried elsewhere.
+ANSWER_HELD_BYTES_MAX = 1024 * 1024
+# A longer one is streamed and kept for its usage up to this size; beyond it its tokens are estimated.
+ANSWER_KEPT_BYTES_MAX = 64 * 1024 * 1024
+
+
+class Attempt(ABC):
+    """One try at one backend. Subclasses say what is content and what is whole."""
+
+    def __init__(self, connection: UpstreamConnection, slot: Slot, now: Callable[[], float]) -> None:
+        loop = asyncio.get_running_loop()
+        self.connection = connection
+        self.slot = slot
+        self.now = now
+        self.started_at = now()
+        self.touched_at = self.started_at
+        self.first_at: float | None = None
+        self.last_at: float | None = None
+        self.head: ResponseHead | None = None
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.released = False
+        self._error_body: bytearray | None = None
+
+    def on_head(self, head: ResponseHead) -> None:
+        self.touched_at = self.now()
+        self.head = head
+        if head.status != 200:
+            self._error_body = bytearray()
+        elif not self._is_expected(head):
+            self.fail(UpstreamMalformed("the answer is not of the kind that was asked for"))
+
+    def on_body(self, data: bytes) -> None:
+        self.touched_at = self.now()
+        if self._error_body is None:
+            self._content(data)
+        elif len(self._error_body) < ERROR_BODY_BYTES_MAX:
+            self._error_body += data
+
+    def on_end(self) -> None:
+        head = self.head
+        if self._error_body is not None and head is not None:
+            self._settle(from_status(head.status, bytes(self._error_body), _retry_after_s(head)))
+        elif not self.ended.done():
+            self._finished()
+
+    def on_failure(self, error: UpstreamError) -> None:
+        if self._error_body is not None and self.head is not None:
+            error = from_status(self.head.status, bytes(self._error_body), _retry_after_s(self.head))
+        self._settle(error)
+
+    def fail(self, error: UpstreamError) -> None:
+        """Give this attempt up for `error`: the backend is cancelled, whoever waits hears it."""
+        self.connection.cancel()
+        self._settle(error)
+
+    def give_up(self, error: UpstreamError) -> None:
+        """Something took too long."""
+        self.fail(error)
+
+    def cancel(self) -> None:
+        """Give this attempt up without blame: the client left or the gateway stops."""
+        if not self.ended.done():
+            self.connection.cancel()
+            self.ended.cancel()
+            self.ready.cancel()
+
+    def _settle(self, error: UpstreamError | None) -> None:
+        for future in (self.ready, self.ended):
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+                # Known to be there: nobody may be waiting for the second one.
+                future.exception()
+
+    @abstractmethod
+    def _is_expected(self, head: ResponseHead) -> bool:
+        """Whether a 200 with this head can hold the answer."""
+
+    @abstractmethod
+    def _content(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+
+    @abstractmethod
+    def _finished(self) -> None:
+        """The body has ended as its framing says."""
+
+
+class StreamAttempt(Attempt):
+    """An attempt at a streamed answer."""
+
+    def __init__(
+        self,
+        connection: UpstreamConnection,
+        slot: Slot,
+        now: Callable[[], float],
+        tap: StreamTap,
+        delivery: Delivery,
+        bad_events_max: int,
+    ) -> None:
+        super().__init__(connection, slot, now)
+        self.tap = tap
+        self._delivery = delivery
+        self._bad_events_max = bad_events_max
+        self._held: list[Passed] = []
+        self._held_bytes = 0
+
+    @property
+    def generated(self) -> Progress:
+        """What the backend has made, as far as it was read."""
+        return Progress(self.tap.content_events, self.tap.running_tokens)
+
+    def release(self) -> None:
+        """The answer may begin: what was held leaves in one write, what follows goes straight through."""
+        self.released = True
+        held, self._held = self._held, []
+        if held:
+            self._delivery.events(held)
+
+    def _is_expected(self, head: ResponseHead) -> bool:
+        return (head.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
+
+    def _content(self, data: bytes) -> None:
+        try:
+            passed = self.tap.feed(data)
+        except EventTooLarge as error:
+            self.fail(UpstreamMalformed(error.reason))
+            return
+        self._pass_on(passed)
+
+    def _pass_on(self, passed: list[Passed]) -> None:
+        tap = self.tap
+        tokens = tap.running_tokens
+        self.slot.generated(tap.content_events, 0 if tokens is None else tokens + 1, self.connection.bytes_received)
+        if passed:
+            if self.released:
+                self.last_at = self.touched_at
+                self._delivery.events(passed)
+            else:
+                self._hold(passed)
+        if tap.done or tap.error is not None or tap.bad_events > self._bad_events_max:
+            self._conclude()
+
+    def _hold(self, passed: list[Passed]) -> None:
+        self._held += passed
+        self._held_bytes += sum(len(event) for event, _, _ in passed)
+        if self.tap.started:
+            if not self.ready.done():
+                self.first_at = self.last_at = self.touched_at
+                self.ready.set_result(None)
+        elif self._held_bytes > HELD_BYTES_MAX:
+            self.fail(UpstreamMalformed(f"more than {HELD_BYTES_MAX} bytes before any content"))
+
+    def _conclude(self) -> None:
+        tap = self.tap
+        if tap.whole:
+            # Later faults take nothing from a whole answer.
+            self._settle(None)
+        elif tap.error is not None:
+            self.fail(UpstreamErrorEvent(str(tap.error.get("message", ""))))
+        elif tap.bad_events > self._bad_events_max:
+            self.fail(UpstreamMalformed(f"more than {self._bad_events_max} unparsable events"))
+        else:
+            self.fail(UpstreamCut("[DONE] without a finish_reason"))
+
+    def _finished(self) -> None:
+        self._pass_on(self.tap.finish())
+        self._settle(None if self.tap.whole else UpstreamCut("ended without a finish_reason"))
+
+    def give_up(self, error: UpstreamError) -> None:
+        """Something took too long. What is whole already stays whole."""
+        if self.tap.whole and self.released:
+            self.connection.cancel()
+            self._settle(None)
+        else:
+            self.fail(error)
+
+    def on_failure(self, error: UpstreamError) -> None:
+        if self.tap.whole:
+            self._settle(None)
+        else:
+            super().on_failure(error)
+
+
+class AnswerAttempt(Attempt):
+    """An attempt at a non-streaming answer: held whole while it is small enough to be tried elsewhere."""
+
+    def __init__(
+        self, connection: UpstreamConnection, slot: Slot, now: Callable[[], float], delivery: Delivery
+    ) -> None:
+        super().__init__(connection, slot, now)
+        self._delivery = delivery
+        self._pieces: list[bytes] = []
+        self.received_bytes = 0
+        self.complete = False
+
+    @property
+    def too_large_to_hold(self) -> bool:
+        return self.received_bytes > ANSWER_HELD_BYTES_MAX
+
+    def body(self) -> bytes:
+        """The whole answer; empty if it was too large to keep."""
+        return b"".join(self._pieces)
+
+    def release(self) -> None:
+        """Begin to stream an answer that is too large to hold."""
+        self.released = True
+        self._delivery.raw(self.body())
+
+    def _is_expected(self, head: ResponseHead) -> bool:
+        return (head.get(b"content-type") or b"").lower().startswith(b"application/json")
+
+    def _content(self, data: bytes) -> None:
+        if self.first_at is None:
+            self.first_at = self.touched_at
+        self.last_at = self.touched_at
+        self.received_bytes += len(data)
+        if self.received_bytes <= ANSWER_KEPT_BYTES_MAX:
+            self._pieces.append(data)
+        else:
+            self._pieces.clear()
+        self.slot.generated(0, 0, self.connection.bytes_received)
+        if self.released:
+            self._delivery.raw(data)
+        elif self.too_large_to_hold and not self.ready.done():
+            self.ready.set_result(None)
+
+    def _finished(self) -> None:
+        self.complete = True
+        self._settle(None)
+
+
+def _retry_after_s(head: ResponseHead) -> float | None:
+    value = head.get(b"retry-after") or b""
+    return float(value) if value.isdigit() and len(value) < 6 else None

@@ -1,0 +1,210 @@
+"""The end of an exchange: its row, and what the worker learns from it.
+
+Synchronous and complete on every way out: the row is queued, the lease and the permit go back, the estimates are fed.
+The board slot outlives the row's way to the disk; the log frees it.
+"""
+
+import re
+
+from gateway.clock import wall
+from gateway.edge.case import Case
+from gateway.edge.counting import NOTHING, Counts, EventRatio, InputClaim, count_interrupted, count_known, count_whole
+from gateway.edge.locate import Destination
+from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
+from gateway.ledger.opening import Opening
+from gateway.ledger.settlement import Ending, Row, settle_row
+from gateway.telemetry import ATTEMPTS, BYTES, DROPPED_EVENTS, REQUESTS, TOKENS, TTFT
+from gateway.wire.openai_answer import UsageClaims, claims, hidden_reasoning, plausible_answer, plausible_stream
+
+REQUEST_ID_CHARS_MAX = 128
+_not_printable = re.compile(r"[^ -~]")
+# Bytes of an answer's text per token before any was measured.
+BYTES_PER_ANSWER_TOKEN = 4.0
+
+
+def opening_of(case: Case, destination: Destination) -> tuple[bytes, Opening]:
+    """The identity of a request, before it is known where it goes; and its export id as bytes."""
+    desk, client, facts = case.desk, case.client, case.facts
+    export_id, text = desk.ids.next(case.admitted_wall)
+    told = (case.head.get(b"x-request-id") or b"").decode("latin-1")
+    settings = desk.live.settings.gateway
+    return export_id, Opening(
+        export_id=text,
+        opened_at_us=round(case.admitted_wall * 1e6),
+        tenant=client.tenant.name,
+        model=facts.model,
+        request_id=_not_printable.sub("", told)[:REQUEST_ID_CHARS_MAX],
+        key_id=client.key_id,
+        dialect="openai",
+        stream=facts.stream,
+        destination_country=destination.country,
+        destination_method=destination.method,
+        input_estimate=case.demand.input_tokens,
+        currency=settings.currency,
+        edge=settings.edge,
+    )
+
+
+def settle(case: Case) -> None:
+    """End an exchange: once, without awaiting."""
+    desk, course, now = case.desk, case.course, case.desk.now()
+    course.lease.release()
+    counts = _counts(case)
+    row = settle_row(course.opening, _ending(case, counts, now))
+    desk.log.terminal(row, course.slot.release)
+    case.permit.settle(counts.usage.input_tokens + counts.billed, now)
+    if case.outcome == "completed" and case.attempt is not None:
+        _learn(case, case.attempt, counts, now)
+    _measure(case, row, counts)
+
+
+def _ending(case: Case, counts: Counts, now: float) -> Ending:
+    attempt = case.attempt
+    connection = attempt.connection if attempt is not None else None
+    return Ending(
+        outcome=case.outcome,
+        ended_at_us=round(wall() * 1e6),
+        status=case.status,
+        usage=counts.usage,
+        delivered_tokens=counts.delivered,
+        billed_output_tokens=counts.billed,
+        count_source=counts.source,
+        count_flags=counts.flags,
+        bytes_from_client=len(case.body),
+        bytes_to_client=case.delivery.payload_bytes,
+        bytes_to_backend=connection.bytes_sent if connection is not None else 0,
+        bytes_from_backend=connection.bytes_received if connection is not None else 0,
+        ttft_ms=_ms(case.ttft_s),
+        duration_ms=_ms(now - case.admitted_at),
+        failed=tuple(case.course.failed),
+        serving=attempt is not None,
+        cause=case.failure,
+        attempt_ttft_ms=_ms(attempt.first_at - attempt.started_at) if attempt and attempt.first_at else None,
+        attempt_duration_ms=_ms(now - attempt.started_at) if attempt else None,
+    )
+
+
+def _counts(case: Case) -> Counts:
+    """How many tokens, by the rules of `counting`."""
+    attempt = case.attempt
+    if case.counts is not None:
+        return case.counts
+    if attempt is None or case.ttft_s is None:
+        return NOTHING
+    if isinstance(attempt, StreamAttempt):
+        return _count_stream(case, attempt)
+    assert isinstance(attempt, AnswerAttempt)
+    return count_answer(case, attempt)
+
+
+def _count_stream(case: Case, attempt: StreamAttempt) -> Counts:
+    tap, facts = attempt.tap, case.facts
+    state = case.course.state
+    ratio = EventRatio(state.tokens_per_event.value, case.course.opening.tokens_per_event_max)
+    if case.outcome == "completed":
+        told = claims(tap.usage)
+        hidden = hidden_reasoning(told.reasoning, reasoning_seen=tap.reasoning_events > 0)
+        plausible = plausible_stream(
+            told.output,
+            content_events=tap.content_events,
+            hidden_reasoning=hidden,
+            tokens_per_event_max=ratio.most,
+            choices=facts.choices,
+            max_tokens=facts.max_tokens,
+        )
+        return count_whole(
+            told.output,
+            reasoning=told.reasoning,
+            plausible=plausible,
+            events=tap.content_events,
+            ratio=ratio,
+            claim=_input(told),
+            input_estimate=case.demand.input_tokens,
+            flags=(*told.flags, *tap.usage_flags),
+        )
+    told = claims(tap.usage) if tap.usage is not None else UsageClaims()
+    return count_interrupted(
+        generated=attempt.generated,
+        delivered=case.left_with if case.left_with is not None else case.delivery.handed_over,
+        ratio=ratio,
+        claim=_input(told),
+        input_estimate=case.demand.input_tokens,
+        flags=tap.usage_flags,
+    )
+
+
+def count_answer(case: Case, attempt: AnswerAttempt) -> Counts:
+    """A non-streaming answer: the backend's count if it is plausible, else by the bytes of its text."""
+    facts, answer = case.facts, case.answer
+    told = claims(answer.usage if answer is not None else None)
+    content_bytes = answer.content_bytes if answer is not None else attempt.received_bytes
+    flags = list(told.flags)
+    if answer is not None and plausible_answer(
+        told.output,
+        content_bytes=content_bytes,
+        hidden_reasoning=hidden_reasoning(told.reasoning, reasoning_seen=answer.reasoning_seen),
+        choices=facts.choices,
+        max_tokens=facts.max_tokens,
+    ):
+        output, source, reasoning = told.output or 0, "upstream", told.reasoning
+    else:
+        if told.output is not None:
+            flags.append("usage_implausible")
+        per_token = case.desk.live.answer_bytes.predict(case.course.opening.origin_backend, BYTES_PER_ANSWER_TOKEN)
+        output, source, reasoning = round(content_bytes / per_token), "estimated", None
+    return count_known(output, source, reasoning, _input(told), case.demand.input_tokens, flags)
+
+
+def _input(told: UsageClaims) -> InputClaim:
+    return InputClaim(told.input, told.cached, told.cache_write)
+
+
+def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
+    """A whole answer teaches: latency, pace, length, sizes. Nothing is learned from what was cut short."""
+    live, state, facts, usage = case.desk.live, case.course.state, case.facts, counts.usage
+    best = case.course.decision.best
+    known_s = best.known_s if best is not None else 0.0
+    state.succeeded(now, now - attempt.started_at)
+    if attempt.first_at is not None and facts.stream:
+        fresh = usage.input_tokens - usage.cached_input_tokens
+        state.answered(attempt.first_at - attempt.started_at, fresh, now, known_s)
+        if attempt.last_at is not None and usage.output_tokens > 1:
+            state.itl.observe_stream(attempt.last_at - attempt.first_at, usage.output_tokens)
+    if counts.source != "upstream":
+        return
+    if isinstance(attempt, StreamAttempt):
+        state.tokens_per_event.observe(usage.output_tokens, attempt.tap.content_events)
+    elif case.answer is not None and usage.output_tokens:
+        backend = case.course.opening.origin_backend
+        live.answer_bytes.observe(backend, case.answer.content_bytes, usage.output_tokens)
+    if "input_estimated" not in counts.flags:
+        live.input_bytes.observe(facts.model, facts.prompt_bytes, usage.input_tokens)
+    live.lengths.observe(
+        case.client.tenant.name, facts.model, case.demand.input_tokens, usage.output_tokens, facts.choices
+    )
+    state.bytes_out.observe(("openai", facts.stream), attempt.connection.bytes_received, usage.output_tokens)
+
+
+def _measure(case: Case, row: Row, counts: Counts) -> None:
+    counters, opening = case.desk.counters, case.course.opening
+    counters.add(REQUESTS, (opening.tenant, opening.model, case.outcome))
+    if case.attempt is not None:
+        place = (opening.origin_country, opening.destination_country)
+        counters.add(TOKENS, ("input", *place), counts.usage.input_tokens)
+        counters.add(TOKENS, ("generated", *place), counts.usage.output_tokens)
+        counters.add(TOKENS, ("delivered", *place), counts.delivered)
+        counters.add(TOKENS, ("billed", *place), counts.billed)
+        if not case.failure:
+            counters.add(ATTEMPTS, (opening.origin_backend, "served"))
+        if isinstance(case.attempt, StreamAttempt) and case.attempt.tap.bad_events:
+            counters.add(DROPPED_EVENTS, (opening.origin_backend,), case.attempt.tap.bad_events)
+    for direction in ("from_client", "to_client", "to_backend", "from_backend"):
+        size = row[f"bytes_{direction}"]
+        if isinstance(size, int) and size:
+            counters.add(BYTES, (direction,), size)
+    if case.ttft_s is not None:
+        counters.observe(TTFT, (opening.origin_backend,), case.ttft_s)
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)

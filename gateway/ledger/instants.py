@@ -1,0 +1,36 @@
+"""Moments as the ledger writes them: UTC, RFC 3339, always six decimals, so that text order is time order.
+
+In numbers a moment is whole microseconds since the epoch: a float would not hold them exactly for ever.
+"""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+
+MICROS = 1_000_000
+QUARTER_US = 900 * MICROS  # rollups are kept per quarter of an hour: every time zone's day begins on one
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@lru_cache(maxsize=64)  # a busy gateway formats the same second over and over
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def micros(seconds: float) -> int:
+    """Epoch seconds as whole microseconds."""
+    return round(seconds * MICROS)
+
+
+def rfc3339(instant_us: int) -> str:
+    seconds, fraction = divmod(instant_us, MICROS)
+    return f"{_second(seconds)}.{fraction:06d}Z"
+
+
+def parse_us(text: str) -> int:
+    """Microseconds since the epoch of an RFC 3339 moment. ValueError if it is none or names no zone."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text} names no time zone")
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * MICROS + since.microseconds

@@ -1,0 +1,160 @@
+"""What is known of an export when its attempt begins: enough to settle it, whatever happens to this process.
+
+An opening is written twice: as `open` (later `attempt`) record of the log, under full names, for whoever reads the log;
+and on the board, as an array without names, because a board slot has 1,952 bytes. The attempts that failed before are
+part of it, so their costs outlive a crash too.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from gateway.ledger.board import AREA_BYTES
+from gateway.ledger.instants import parse_us, rfc3339
+from pricing.export import Usage
+from pricing.tariff import Tariff
+from pricing.unit_prices import UnitPrices
+
+_FORM = 1  # of the array on the board; another version's board cannot be read
+
+_UNITS = (
+    "energy_nano_per_kwh",
+    "pue_milli",
+    "carbon_g_per_kwh",
+    "prefill_mj_per_token",
+    "decode_mj_per_token",
+    "link_nano_per_gb",
+    "input_nano_per_mtok",
+    "cached_nano_per_mtok",
+    "cache_write_nano_per_mtok",
+    "output_nano_per_mtok",
+)
+_USAGE = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+_TARIFF = ("input_nano_per_mtok", "cached_input_nano_per_mtok", "output_nano_per_mtok")
+
+
+class Attempt(NamedTuple):
+    """One try at one backend that did not serve: it failed, or lost against another."""
+
+    backend: str
+    region: str
+    cause: str
+    ttft_ms: int | None = None
+    duration_ms: int | None = None
+    usage: Usage = Usage()
+    bytes_to_backend: int = 0
+    bytes_from_backend: int = 0
+    units: UnitPrices = UnitPrices()
+
+
+class Opening(NamedTuple):
+    """Empty text is unknown. Names are at most 64 characters, models and the request id 128."""
+
+    export_id: str  # UUIDv7
+    opened_at_us: int  # wall time of admission, microseconds since the epoch
+    tenant: str
+    model: str
+    request_id: str = ""  # the client's
+    key_id: str = ""
+    dialect: str = "openai"
+    stream: bool = True
+    upstream_model: str = ""
+    origin_backend: str = ""
+    origin_region: str = ""
+    origin_country: str = ""
+    destination_country: str = ""
+    destination_method: str = "unknown"
+    exported: bool | None = None
+    input_estimate: int = 0  # tokens, from the request's bytes
+    tokens_per_event_max: int = 4
+    tokens_per_event_milli: int = 1000  # the ratio learned for the backend
+    currency: str = ""
+    price_version: str = ""
+    route_version: str = ""
+    edge: str = ""
+    units: UnitPrices = UnitPrices()
+    tariff: Tariff = Tariff()
+    failed: tuple[Attempt, ...] = ()  # before this one
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1."""
+        return len(self.failed) + 1
+
+    # ---- in the log
+
+    def record(self) -> dict[str, object]:
+        """As `open` record, or as `attempt` record from the second attempt on."""
+        fields = self._asdict()
+        opened_at_us = fields.pop("opened_at_us")
+        fields |= {"units": self.units, "tariff": _named(self.tariff, _TARIFF)}
+        fields["failed"] = [attempt._asdict() for attempt in self.failed]
+        kind = "attempt" if self.failed else "open"
+        return {"record": kind, "opened_at": rfc3339(opened_at_us), "attempt": self.attempt, **fields}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Opening":
+        """ValueError if the record does not hold an opening."""
+        try:
+            fields = {name: record[name] for name in cls._fields if name != "opened_at_us"}
+            fields["units"] = UnitPrices(**record["units"])
+            fields["tariff"] = Tariff(**record["tariff"])
+            fields["failed"] = tuple(_attempt_from_record(attempt) for attempt in record["failed"])
+            return cls(opened_at_us=parse_us(record["opened_at"]), **fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not an opening: {error}") from error
+
+    # ---- on the board
+
+    def to_bytes(self) -> bytes:
+        """At most `AREA_BYTES`. Where every name is at its bound and two attempts failed, the failed attempts lose
+        their backend's and region's names (the log has them), never their costs."""
+        packed = self._packed(named=True)
+        return packed if len(packed) <= AREA_BYTES else self._packed(named=False)
+
+    def _packed(self, *, named: bool) -> bytes:
+        failed = [_pack(attempt, named=named) for attempt in self.failed]
+        own = [*self[:-3], self.units.zone, *_values(self.units, _UNITS), *_values(self.tariff, _TARIFF)]
+        return orjson.dumps([_FORM, own, failed])
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> "Opening":
+        """ValueError if these are not the bytes of an opening."""
+        try:
+            form, own, failed = orjson.loads(packed)
+            if form != _FORM:
+                raise ValueError(f"an opening of form {form}")
+            plain = len(cls._fields) - 3
+            zone, prices = own[plain], own[plain + 1 :]
+            units = UnitPrices(zone, *prices[: len(_UNITS)])
+            tariff = Tariff(*prices[len(_UNITS) :])
+            return cls._make([*own[:plain], units, tariff, tuple(_unpack(attempt) for attempt in failed)])
+        except (TypeError, IndexError) as error:
+            raise ValueError(f"not an opening: {error}") from error
+
+
+def _named(source: object, names: tuple[str, ...]) -> dict[str, int]:
+    return {name: getattr(source, name) for name in names}
+
+
+def _values(source: object, names: tuple[str, ...]) -> list[int]:
+    return [getattr(source, name) for name in names]
+
+
+def _attempt_from_record(record: Mapping[str, Any]) -> Attempt:
+    return Attempt(**{**record, "usage": Usage(**record["usage"]), "units": UnitPrices(**record["units"])})
+
+
+def _pack(attempt: Attempt, *, named: bool) -> list[object]:
+    names = [attempt.backend, attempt.region] if named else ["", ""]
+    times = [attempt.cause, attempt.ttft_ms, attempt.duration_ms]
+    sizes = [attempt.bytes_to_backend, attempt.bytes_from_backend]
+    return [*names, *times, *sizes, *_values(attempt.usage, _USAGE), *_values(attempt.units, _UNITS)]
+
+
+def _unpack(packed: list[Any]) -> Attempt:
+    backend, region, cause, ttft_ms, duration_ms, to_backend, from_backend = packed[:7]
+    usage = Usage(*packed[7 : 7 + len(_USAGE)])
+    units = UnitPrices("", *packed[7 + len(_USAGE) :])
+    return Attempt(backend, region, cause, ttft_ms, duration_ms, usage, to_backend, from_backend, units)

@@ -1,0 +1,218 @@
+"""Reading what happened: rows, sums and refusals, from the index and from what is not folded into it yet.
+
+A reader opens the index read-only beside a private temporary database, and folds the tail of the logs into that with
+the same code. So it works beside a running gateway, without one, and without an index (then all of the logs are folded;
+a temporary database spills to disk, so that this needs time and not memory). An index that turns out to be damaged is
+left out, and the answer comes from the logs.
+
+A reader is one moment: it does not see what is written after it was opened. Keep it short, because as long as it is
+open the index cannot shrink its journal.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from gateway.ledger.folding import (
+    DIMENSIONS,
+    FIGURES,
+    FIGURES_OF_ROW,
+    NAMES,
+    SCHEMA_VERSION,
+    LogsDiffer,
+    create_batch,
+    create_tables,
+    fold_log,
+    row_of,
+)
+from gateway.ledger.index import INDEX_NAME, is_damage
+from gateway.ledger.instants import QUARTER_US, micros, rfc3339
+from gateway.ledger.segment import Record, logs
+from pricing.export import COLUMNS
+
+PERIODS = ("hour", "day", "month", "year")
+LEDGER_NAME = "ledger"
+
+_TEXTS = frozenset(column.name for column in COLUMNS if column.kind == "text")
+_CHUNK_ROWS = 1000
+_FOREVER_US = 2**62 // QUARTER_US * QUARTER_US
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LABELS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
+
+
+class Reader:
+    """Read-only, a context manager. Bounds of time are epoch seconds; None: no bound."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._ledger = data_dir / LEDGER_NAME
+        self._schemas: tuple[str, ...] = ()
+        try:
+            self._connection = self._open(self._ledger / INDEX_NAME)
+        except (LogsDiffer, sqlite3.DatabaseError):
+            self._connection = self._open(None)
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def rows(self, start: float | None = None, end: float | None = None) -> Iterator[Record]:
+        """The exports that ended in [start, end), in order of their end, then log and seq; columns as in the contract.
+        In chunks, so that nothing is held open and damage half way through is survived."""
+        after = (_from(start), -1, -1)
+        until = _until(end)
+        while True:
+            chunk = self._query(self._chunk, after, until)
+            for row in chunk:
+                yield row_of(row[:-1])
+            if len(chunk) < _CHUNK_ROWS:
+                return
+            last = dict(zip(NAMES, chunk[-1], strict=False))
+            after = (chunk[-1][-1], last["log"], last["seq"])
+
+    def sums(
+        self,
+        by: Sequence[str] = (),
+        period: str | None = None,
+        tz: str = "UTC",
+        start: float | None = None,
+        end: float | None = None,
+    ) -> list[Record]:
+        """Sums over the exports that ended in [start, end), grouped by columns and by a period of a time zone.
+
+        Each has `period` (if asked for: 2026-10-25T02:00+01:00, 2026-10-25, 2026-10 or 2026), the columns of `by`, the
+        currency (two currencies have no sum) and the figures: requests, exported_tokens and the summable columns.
+
+        Raises:
+            ValueError: no such column, period or time zone.
+        """
+        unknown = [name for name in by if name not in _TEXTS]
+        if unknown:
+            raise ValueError(f"{unknown[0]} is not a column to group by")
+        label = _labels(period, tz)
+        bounds = (_from(start), _until(end))
+        aligned = not any(bound % QUARTER_US for bound in bounds)
+        keys = [name for name in dict.fromkeys(by) if name != "currency"]
+        figures = _sources(keys, rollups=aligned and set(keys) <= set(DIMENSIONS))
+        found = self._query(self._sums, figures, keys, label, *bounds)
+        names = ["period", *keys, "currency", *FIGURES]
+        sums = [dict(zip(names, (value if value != "" else None for value in row), strict=True)) for row in found]
+        if period is None:
+            for figure in sums:
+                del figure["period"]
+        return sums
+
+    def refusals(self, start: float | None = None, end: float | None = None) -> list[Record]:
+        """Refused requests by minute, tenant and reason, of the minutes that began in [start, end)."""
+        bounds = ("" if start is None else rfc3339(micros(start)), "~" if end is None else rfc3339(micros(end)))
+        found = self._query(self._refusals, *bounds)
+        return [dict(zip(("minute", "tenant", "reason", "count"), row, strict=True)) for row in found]
+
+    # ---- queries
+
+    def _query(self, ask: Callable[..., list[tuple[Any, ...]]], *arguments: object) -> list[tuple[Any, ...]]:
+        try:
+            return ask(*arguments)
+        except sqlite3.Error as error:
+            if len(self._schemas) == 1 or not is_damage(error):
+                raise
+            self.close()
+            self._connection = self._open(None)
+            return ask(*arguments)
+
+    def _union(self, part: str) -> str:
+        return " UNION ALL ".join(part.format(schema=schema) for schema in self._schemas)
+
+    def _chunk(self, after: tuple[int, int, int], end: int) -> list[tuple[Any, ...]]:
+        part = f"SELECT {', '.join(NAMES)}, ended_us FROM {{schema}}.exports"
+        part += " WHERE (ended_us, log, seq) > (?1, ?2, ?3) AND ended_us < ?4"
+        order = f" ORDER BY ended_us, log, seq LIMIT {_CHUNK_ROWS}"
+        return self._connection.execute(self._union(part) + order, (*after, end)).fetchall()
+
+    def _sums(
+        self, figures: str, keys: Sequence[str], label: Callable[[int], str], *bounds: int
+    ) -> list[tuple[Any, ...]]:
+        self._connection.create_function("period_of", 1, label, deterministic=True)
+        group = ", ".join(("period", *keys, "currency"))
+        totals = ", ".join(f"sum({name})" for name in FIGURES)
+        asked = ", ".join(("period_of(quarter) AS period", *keys, "currency", totals))
+        order = ", ".join(("min(quarter)", *keys, "currency"))
+        sql = f"SELECT {asked} FROM ({self._union(figures)}) GROUP BY {group} ORDER BY {order}"
+        return self._connection.execute(sql, bounds).fetchall()
+
+    def _refusals(self, start: str, end: str) -> list[tuple[Any, ...]]:
+        part = self._union("SELECT * FROM {schema}.refusals WHERE minute >= ?1 AND minute < ?2")
+        sql = (
+            f"SELECT minute, tenant, reason, sum(count) FROM ({part}) GROUP BY minute, tenant, reason ORDER BY 1, 2, 3"
+        )
+        return self._connection.execute(sql, (start, end)).fetchall()
+
+    # ---- opening
+
+    def _open(self, index: Path | None) -> sqlite3.Connection:
+        """A private database with what the index at this path does not have."""
+        connection = sqlite3.connect("", isolation_level=None, check_same_thread=False, uri=True)
+        try:
+            create_tables(connection)
+            create_batch(connection)
+            self._schemas = ("main",)
+            if index is not None and index.exists():
+                connection.execute("ATTACH ? AS indexed", (f"{index.absolute().as_uri()}?mode=ro",))
+                if connection.execute("PRAGMA indexed.user_version").fetchone()[0] != SCHEMA_VERSION:
+                    raise LogsDiffer(f"{index} has another schema")
+                connection.execute("BEGIN")  # from the first look on, the index stands still for this reader
+                connection.execute("INSERT INTO main.folded SELECT * FROM indexed.folded")
+                self._schemas = ("main", "indexed")
+            for log in logs(self._ledger):
+                fold_log(connection, self._ledger / str(log), log, None, known=self._schemas)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _sources(keys: Sequence[str], *, rollups: bool) -> str:
+    """What sums are taken over, for one schema."""
+    if rollups:
+        columns = ", ".join(("quarter", *keys, "currency", *FIGURES))
+        first, last = f"?1 / {QUARTER_US}", f"?2 / {QUARTER_US}"
+        return f"SELECT {columns} FROM {{schema}}.rollups WHERE quarter >= {first} AND quarter < {last}"
+    named = ", ".join(f"coalesce({name}, '') AS {name}" for name in (*keys, "currency"))
+    return f"SELECT quarter, {named}, {FIGURES_OF_ROW} FROM {{schema}}.exports WHERE ended_us >= ?1 AND ended_us < ?2"
+
+
+def _from(start: float | None) -> int:
+    return 0 if start is None else micros(start)
+
+
+def _until(end: float | None) -> int:
+    return _FOREVER_US if end is None else micros(end)
+
+
+def _labels(period: str | None, tz: str) -> Callable[[int], str]:
+    """Quarter of an hour -> the name of the period it is in."""
+    if period is None:
+        return lambda quarter: ""
+    if period not in PERIODS:
+        raise ValueError(f"{period} is not a period: {', '.join(PERIODS)}")
+    try:
+        zone = ZoneInfo(tz)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{tz} is not a time zone") from None
+
+    @cache  # 35,000 quarters a year, asked for once per group
+    def label(quarter: int) -> str:
+        local = (_EPOCH + timedelta(microseconds=quarter * QUARTER_US)).astimezone(zone)
+        if period == "hour":  # with its offset: an hour that a clock change repeats is two hours
+            return local.replace(minute=0).isoformat(timespec="minutes")
+        return local.strftime(_LABELS[period])
+
+    return label

@@ -1,0 +1,267 @@
+"""What a log is on disk: segments, lines, the chain through them, and the head.
+
+    ledger/K/000001.jsonl   log K's first segment: one JSON object a line
+    ledger/K/head           count and hash of the last acknowledged record, where it ends, and the next `seq`
+    ledger/K/lock           held (flock) by the one process that writes the log
+
+Every line ends with the member `"prev":"<hex>"`, the SHA-256 of the line before it (its bytes on disk, without the
+newline), so a changed, missing, moved or added line breaks the chain. The first line of a log has 64 zeros.
+
+The first record of a segment is `segment`: its number, how many records the log held before (`count`), the next `seq`
+and the opens without an end (`carried`), so that a start reads one segment and not the whole log. After damage it is
+`break`: the same, and what was damaged and where.
+
+Record kinds:  open, attempt -> settled | void | recovered  ;  refused  ;  segment, break
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from gateway.ledger.instants import parse_us
+
+RECORD_VERSION = 1  # older versions are read for ever; a newer one is refused
+NO_HASH = "0" * 64
+TERMINAL = frozenset(("settled", "void", "recovered"))
+OPENING = frozenset(("open", "attempt"))
+HEADERS = frozenset(("segment", "break"))
+
+_HEAD_BYTES = 256  # of fixed length: one small write replaces it whole
+_UNHASHED_GIL_BYTES = 2047
+_SUFFIX = ".jsonl"
+
+Record = dict[str, Any]
+
+
+class LedgerTooNew(Exception):
+    """The log was written by a later version of the software."""
+
+
+class Place(NamedTuple):
+    """Where a line begins."""
+
+    segment: int
+    offset: int
+
+
+class Line(NamedTuple):
+    segment: int
+    number: int  # from 1
+    offset: int
+    data: bytes  # without the newline
+    whole: bool  # it has its newline
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data) + self.whole
+
+
+class Link(NamedTuple):
+    """A line as the chain sees it. `record` is None if it cannot be read as one."""
+
+    line: Line
+    record: Record | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    count: int
+    hash: str
+    segment: int
+    offset: int  # where the last acknowledged line ends
+    seq: int
+
+
+# ---- names
+
+
+def segment_path(directory: Path, segment: int) -> Path:
+    return directory / f"{segment:06d}{_SUFFIX}"
+
+
+def segment_numbers(directory: Path) -> list[int]:
+    """The segments of a log, in order."""
+    names = (
+        [entry.name for entry in os.scandir(directory) if entry.name.endswith(_SUFFIX)] if directory.is_dir() else []
+    )
+    stems = [name.removesuffix(_SUFFIX) for name in names]
+    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+
+
+def logs(ledger: Path) -> list[int]:
+    """The numbers of the logs below a ledger directory."""
+    if not ledger.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in os.scandir(ledger) if entry.name.isdigit() and entry.is_dir())
+
+
+# ---- lines
+
+
+def hash_of(data: bytes) -> str:
+    """SHA-256 of a line. In two pieces, because from 2,048 bytes on hashlib drops the interpreter lock, and getting it
+    back from a busy event loop takes up to a whole switch interval: a thousand times what the hash takes."""
+    if len(data) <= _UNHASHED_GIL_BYTES:
+        return sha256(data).hexdigest()
+    digest = sha256(data[:_UNHASHED_GIL_BYTES])
+    for start in range(_UNHASHED_GIL_BYTES, len(data), _UNHASHED_GIL_BYTES):
+        digest.update(data[start : start + _UNHASHED_GIL_BYTES])
+    return digest.hexdigest()
+
+
+def splice(body: bytes, prev: str) -> bytes:
+    """A line: the JSON object `body` with its place in the chain as last member."""
+    return b'%b,"prev":"%b"}' % (body[:-1], prev.encode())
+
+
+def read_lines(path: Path, segment: int, offset: int = 0, number: int = 0) -> Iterator[Line]:
+    """The lines of a segment from an offset on; `number` lines lie before it. The last may lack its newline."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        for raw in file:
+            number += 1
+            whole = raw.endswith(b"\n")
+            yield Line(segment, number, offset, raw[:-1] if whole else raw, whole)
+            offset += len(raw)
+
+
+def read_record(directory: Path, place: Place) -> Record | None:
+    """The record that begins at a place; None if there is none."""
+    try:
+        with segment_path(directory, place.segment).open("rb") as file:
+            file.seek(place.offset)
+            return parse(file.readline())[0]
+    except OSError:
+        return None
+
+
+def parse(data: bytes) -> tuple[Record | None, str]:
+    """(record, "") or (None, what is wrong with it). Only what every reader relies on is checked."""
+    try:
+        record = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None, "is not JSON"
+    if not isinstance(record, dict):
+        return None, "is not a JSON object"
+    kind = record.get("record")
+    if kind in OPENING or kind in TERMINAL:
+        sound = isinstance(record.get("export_id"), str) and (kind in OPENING or _natural(record.get("seq")))
+    elif kind in HEADERS:
+        numbers = all(_natural(record.get(name)) for name in ("v", "log", "segment", "count", "seq"))
+        sound = numbers and _is_moment(record.get("at")) and _carries(record.get("carried"))
+    else:
+        sound = kind == "refused" and _natural(record.get("count"))
+        sound = sound and all(isinstance(record.get(name), str) for name in ("minute", "tenant", "reason"))
+    return (record, "") if sound else (None, f"is no record this version knows: {str(kind)[:40]!r}")
+
+
+def _natural(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _is_moment(value: object) -> bool:
+    try:
+        return isinstance(value, str) and parse_us(value) >= 0
+    except ValueError:
+        return False
+
+
+def _carries(carried: object) -> bool:
+    return isinstance(carried, list) and all(
+        isinstance(item, dict)
+        and "export_id" in item
+        and _natural(item.get("segment"))
+        and _natural(item.get("offset"))
+        for item in carried
+    )
+
+
+# ---- the chain
+
+
+def read_chain(path: Path, segment: int, prev: str | None) -> Iterator[Link]:
+    """Every line of a segment with what is wrong with it, each checked against the bytes before it.
+    `prev`: what the first line must follow; None: not known."""
+    for line in read_lines(path, segment):
+        record, problem = parse(line.data)
+        if record is not None:
+            problem = _misplaced(line, record, prev)
+        yield Link(line, record, problem)
+        prev = hash_of(line.data)
+
+
+def _misplaced(line: Line, record: Record, prev: str | None) -> str:
+    if prev is not None and record.get("prev") != prev:
+        return "does not follow the line before it"
+    if (line.number == 1) != (record["record"] in HEADERS):
+        return "is not what a segment begins with" if line.number == 1 else "begins a segment in the middle of one"
+    if line.number == 1 and record["segment"] != line.segment:
+        return f"is the first record of segment {record['segment']}"
+    return "" if line.whole else "has no newline"
+
+
+@dataclass(slots=True)
+class ChainState:
+    """What is known of a log after reading up to some line."""
+
+    count: int = 0  # records
+    hash: str = NO_HASH  # of the last one
+    seq: int = 0  # of the next terminal record
+    opens: dict[str, Place] = field(default_factory=dict)  # without an end; where their last opening is
+
+    def adopt(self, header: Mapping[str, Any]) -> None:
+        """Start from a segment's first record instead of from the records before it."""
+        self.count = header["count"]
+        self.seq = header["seq"]
+        self.opens = {item["export_id"]: Place(item["segment"], item["offset"]) for item in header["carried"]}
+
+    def take(self, line: Line, record: Mapping[str, Any] | None) -> None:
+        self.count += 1
+        self.hash = hash_of(line.data)
+        if record is not None:
+            self.note(record["record"], record.get("export_id", ""), Place(line.segment, line.offset))
+            if record["record"] in TERMINAL:
+                self.seq = max(self.seq, record["seq"] + 1)
+
+    def note(self, kind: str, export_id: str, place: Place) -> None:
+        if kind in OPENING:
+            self.opens[export_id] = place
+        elif kind in TERMINAL:
+            self.opens.pop(export_id, None)
+
+    def carried(self) -> list[dict[str, object]]:
+        return [
+            {"export_id": export_id, "segment": place.segment, "offset": place.offset}
+            for export_id, place in self.opens.items()
+        ]
+
+
+# ---- the head
+
+
+def encode_head(head: Head) -> bytes:
+    return orjson.dumps(head).ljust(_HEAD_BYTES - 1) + b"\n"
+
+
+def read_head(directory: Path) -> Head | None:
+    """None if there is none: no file, or one of which a power loss left nothing. ValueError if it cannot be read."""
+    data = b""
+    with suppress(FileNotFoundError):
+        data = (directory / "head").read_bytes()
+    if not data.strip(b"\0"):
+        return None
+    try:
+        head = Head(**orjson.loads(data))
+    except (orjson.JSONDecodeError, TypeError):
+        raise ValueError("the head is not readable") from None
+    numbers = (head.count, head.segment, head.offset, head.seq)
+    if len(data) != _HEAD_BYTES or not all(_natural(number) for number in numbers) or not isinstance(head.hash, str):
+        raise ValueError("the head is not readable")
+    return head

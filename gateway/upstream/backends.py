@@ -1,0 +1,88 @@
+"""The backends as this worker reaches them: a pool and a ready-made request head per backend.
+
+What does not depend on the request (credential, authority, path prefix, the head of a probe) is worked out when the
+configuration is installed. Request fields never choose a host.
+"""
+
+from collections.abc import Iterable
+
+from gateway.config import BackendSettings, Limits
+from gateway.upstream.pool import Origin, Pool
+from gateway.wire.http1 import RequestHead, encode_request_head
+from gateway.wire.openai import BackendUsage
+
+# What a client's request tells a backend besides its body. Everything else stays here.
+FORWARDED = (
+    b"accept",
+    b"user-agent",
+    b"traceparent",
+    b"tracestate",
+    b"anthropic-version",
+    b"anthropic-beta",
+    b"openai-beta",
+)
+
+
+_USAGE: dict[str, BackendUsage] = {"final": "final", "continuous": "continuous", "none": "none"}
+
+
+class Upstream:
+    """One backend: where it is and how to speak to it."""
+
+    def __init__(self, settings: BackendSettings, limits: Limits) -> None:
+        self.settings = settings
+        self.usage: BackendUsage = _USAGE[settings.usage]
+        ca_file = str(settings.ca_file) if settings.ca_file is not None else ""
+        origin = Origin.of(settings.url, ca_file)
+        self.pool = Pool(origin, connect_s=limits.connect_s, head_bytes_max=limits.upstream_head_bytes_max)
+        self._authority = origin.authority
+        self._base_path = origin.base_path
+        credential = settings.credential()
+        # What a backend's error text may not carry to a client.
+        self.hidden_words = tuple({origin.host, origin.authority, settings.url, settings.api_key} - {""})
+        self._fixed = [("accept-encoding", "identity"), *([credential] if credential is not None else [])]
+
+    def request_head(self, path: str, client: RequestHead, request_id: str, body_bytes: int) -> bytes:
+        """The head of a forwarded request. `path` is the endpoint's, below the backend's base path."""
+        fields: list[tuple[str | bytes, str | bytes]] = [("content-type", "application/json"), *self._fixed]
+        fields += [(name, value) for name, value in client.headers if name in FORWARDED]
+        if request_id:
+            fields.append(("x-request-id", request_id))
+        target = self._base_path + path
+        return encode_request_head("POST", target, self._authority, fields, content_length=body_bytes)
+
+    def probe_head(self) -> bytes:
+        """A cheap question that a serving backend answers with 200, credentials included."""
+        return encode_request_head("GET", self._base_path + "/models", self._authority, self._fixed)
+
+
+class Backends:
+    """All backends of the configuration in force."""
+
+    def __init__(self) -> None:
+        self._upstreams: dict[str, Upstream] = {}
+
+    def install(self, backends: Iterable[BackendSettings], limits: Limits) -> None:
+        """Swap whole. Backends that did not change keep their warm connections; streams on removed ones finish."""
+        old, new = self._upstreams, {}
+        for settings in backends:
+            kept = old.get(settings.name)
+            new[settings.name] = kept if kept is not None and kept.settings == settings else Upstream(settings, limits)
+        for name, upstream in old.items():
+            if new.get(name) is not upstream:
+                upstream.pool.close()
+        self._upstreams = new
+
+    def __getitem__(self, name: str) -> Upstream:
+        return self._upstreams[name]
+
+    def get(self, name: str) -> Upstream | None:
+        return self._upstreams.get(name)
+
+    def sweep(self, now: float) -> None:
+        for upstream in self._upstreams.values():
+            upstream.pool.sweep(now)
+
+    def close(self) -> None:
+        for upstream in self._upstreams.values():
+            upstream.pool.close()

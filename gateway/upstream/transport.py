@@ -1,0 +1,219 @@
+"""One HTTP/1.1 connection to a backend, as a bare protocol.
+
+A connection serves one exchange at a time: `send` hands it the request and a `Receiver`, whose methods are called
+straight from `data_received`, so that a token costs no task switch. Heads are parsed by `wire.http1`; bodies are cut
+by content length, chunks or the close. What comes back is judged by content later: a cleanly closed body is not yet
+a whole answer.
+
+The seam: everything above knows `UpstreamConnection` by `send`, `cancel`, `pause`, `resume` and the `Receiver` calls.
+A multiplexed hop between edge and origin fits behind the same names.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from gateway.errors import (
+    StaleConnection,
+    UpstreamBadHead,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamMalformed,
+    UpstreamReset,
+)
+from gateway.wire.chunked import ChunkedDecoder
+from gateway.wire.errors import BadResponse
+from gateway.wire.http1 import ResponseHead, head_end, parse_response_head
+
+# After an answer is known to be whole, how long its last chunk may take before the connection is given up.
+TAIL_S = 0.5
+
+
+class Receiver(Protocol):
+    """Who gets a backend's answer. Called synchronously, in this order: head, body*, then end or failure, once."""
+
+    def on_head(self, head: ResponseHead) -> None: ...
+
+    def on_body(self, data: bytes) -> None: ...
+
+    def on_end(self) -> None: ...
+
+    def on_failure(self, error: UpstreamError) -> None: ...
+
+
+class _Tail:
+    """Receives what nobody waits for any more."""
+
+    def on_head(self, head: ResponseHead) -> None: ...
+
+    def on_body(self, data: bytes) -> None: ...
+
+    def on_end(self) -> None: ...
+
+    def on_failure(self, error: UpstreamError) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection of a backend's pool. Idle while `receiver` is None."""
+
+    def __init__(self, head_bytes_max: int, on_idle: Callable[["UpstreamConnection"], None]) -> None:
+        self._head_bytes_max = head_bytes_max
+        self._on_idle = on_idle
+        self._transport: asyncio.Transport | None = None
+        self._receiver: Receiver | None = None
+        self._head_buffer = b""
+        self._head: ResponseHead | None = None
+        self._chunks: ChunkedDecoder | None = None
+        self._left = 0
+        self.closed = False
+        self.exchanges = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.idle_until = 0.0
+        self.keep_alive_timeout_s: float | None = None
+
+    @property
+    def reused(self) -> bool:
+        """Whether an earlier exchange already used this connection."""
+        return self.exchanges > 1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
+        """Start an exchange. The connection must be idle and open."""
+        assert self._transport is not None
+        assert self._receiver is None
+        self._receiver = receiver
+        self._head = None
+        self._head_buffer = b""
+        self.exchanges += 1
+        self.bytes_sent = len(head) + len(body)
+        self.bytes_received = 0
+        self._transport.writelines((head, body))
+
+    def cancel(self) -> None:
+        """Give the exchange up: the socket closes, the receiver hears nothing more."""
+        self._receiver = None
+        self._close()
+
+    def let_end(self) -> None:
+        """The receiver has all it wants; what is left of the body (a last chunk) is read and dropped."""
+        if self._receiver is not None:
+            self._receiver = _Tail()
+            asyncio.get_running_loop().call_later(TAIL_S, self._give_up_tail, self._receiver)
+
+    def pause(self) -> None:
+        """Stop reading: the client is slower than the backend."""
+        if self._transport is not None and not self.closed:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self.closed:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            # A backend that speaks out of turn is not to be trusted with the next request.
+            self._close()
+            return
+        self.bytes_received += len(data)
+        try:
+            if self._head is None:
+                self._read_head(receiver, data)
+            else:
+                self._read_body(receiver, data)
+        except BadResponse as error:
+            self._fail(UpstreamBadHead(str(error)) if self._head is None else UpstreamMalformed(str(error)))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        receiver, head = self._receiver, self._head
+        if receiver is None:
+            return
+        self._receiver = None
+        if head is not None and head.close_delimited and exc is None:
+            receiver.on_end()
+        elif self.bytes_received == 0 and self.reused:
+            receiver.on_failure(StaleConnection("closed while idle"))
+        elif head is None:
+            receiver.on_failure(UpstreamReset(str(exc) if exc else "closed before a response head"))
+        else:
+            receiver.on_failure(UpstreamCut(str(exc) if exc else "closed before the answer ended"))
+
+    def _read_head(self, receiver: Receiver, data: bytes) -> None:
+        buffer = self._head_buffer + data if self._head_buffer else data
+        while True:
+            end = head_end(buffer)
+            if end < 0:
+                if len(buffer) > self._head_bytes_max:
+                    raise BadResponse("head too large")
+                self._head_buffer = buffer
+                return
+            head = parse_response_head(buffer[:end], self._head_bytes_max)
+            buffer = buffer[end:]
+            if not head.is_informational:
+                break
+        self._head, self._head_buffer = head, b""
+        self._chunks = ChunkedDecoder(BadResponse) if head.chunked else None
+        self._left = head.content_length or 0
+        self.keep_alive_timeout_s = head.keep_alive_timeout_s
+        receiver.on_head(head)
+        if self._receiver is not receiver:
+            return
+        if not head.chunked and not head.close_delimited and self._left == 0:
+            self._finish(receiver, excess=bool(buffer))
+        elif buffer:
+            self._read_body(receiver, buffer)
+
+    def _read_body(self, receiver: Receiver, data: bytes) -> None:
+        chunks = self._chunks
+        if chunks is not None:
+            for piece in chunks.feed(data):
+                receiver.on_body(piece)
+                if self._receiver is not receiver:
+                    return
+            if chunks.done:
+                self._finish(receiver, excess=bool(chunks.remainder))
+            return
+        head = self._head
+        assert head is not None
+        if head.close_delimited:
+            receiver.on_body(data)
+            return
+        piece = data[: self._left] if len(data) > self._left else data
+        self._left -= len(piece)
+        receiver.on_body(piece)
+        if self._left == 0 and self._receiver is receiver:
+            self._finish(receiver, excess=len(data) > len(piece))
+
+    def _finish(self, receiver: Receiver, *, excess: bool) -> None:
+        head = self._head
+        assert head is not None
+        self._receiver = None
+        if excess or not head.keep_alive:
+            self._close()
+        else:
+            # An exchange may have left reading paused; an idle connection must notice its peer's close.
+            self.resume()
+            self._on_idle(self)
+        receiver.on_end()
+
+    def _give_up_tail(self, tail: Receiver) -> None:
+        if self._receiver is tail:
+            self.cancel()
+
+    def _fail(self, error: UpstreamError) -> None:
+        receiver, self._receiver = self._receiver, None
+        self._close()
+        if receiver is not None:
+            receiver.on_failure(error)
+
+    def _close(self) -> None:
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,299 @@
+"""The OpenAI dialect, stream side: a tap that passes a backend's events on and keeps count of what they carry.
+
+Forwarded are whole events, as they came, but for usage that the client did not ask for: events that carry nothing else
+are withheld, and a usage member inside another event is cut out. Withheld are also errors (the relay ends the stream in
+its own words), what does not parse, all that follows an end, and a `[DONE]` before every choice has finished: an answer
+that is not whole never looks whole.
+
+A content event carries text, reasoning, a refusal, a call or audio, or a finish_reason. `content_events` counts those
+that carry more than a bare finish_reason: the events that tokens stand behind.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from gateway.wire.openai import ShownUsage
+from gateway.wire.openai_answer import REASONING, error_facts, upstream_error
+from gateway.wire.openai_shape import Shape, learn, string_inside
+from gateway.wire.splice import JsonTooDeep, replace_members
+from gateway.wire.sse import EVENT_BYTES_MAX, EventSplitter, data_of, field_values, name_of, with_data
+
+# Bytes to forward, and where the stream stands after them: content events, and the running output tokens if reported.
+Passed = tuple[bytes, int, int | None]
+
+_CARRIERS = ("content", *REASONING, "refusal", "tool_calls", "function_call", "audio")
+_SHAPES_MAX = 4  # a few choices at once, or content beside reasoning
+_PAUSE_MAX = 64  # events between attempts to learn where shapes never fit
+
+
+class StreamTap:
+    """One answer's stream. Feed it reads; forward what it passes; read the tally at any time."""
+
+    __slots__ = (
+        "_attempts",
+        "_by_choice",
+        "_choices",
+        "_ended",
+        "_event_bytes_max",
+        "_final",
+        "_learned_at",
+        "_missed",
+        "_newest",
+        "_pause",
+        "_per_choice",
+        "_shapes",
+        "_show",
+        "_splitter",
+        "bad_events",
+        "content_events",
+        "done",
+        "error",
+        "finish_reasons",
+        "model",
+        "reasoning_events",
+        "running_tokens",
+        "started",
+        "usage",
+        "usage_events",
+        "usage_flags",
+    )
+
+    def __init__(self, *, choices: int = 1, show: ShownUsage = "none", event_bytes_max: int = EVENT_BYTES_MAX) -> None:
+        self.content_events = 0
+        self.reasoning_events = 0
+        self.started = False  # a content event was seen, be it a bare finish_reason
+        self.finish_reasons: dict[int, str] = {}
+        self.done = False  # [DONE] was seen
+        self.error: dict[str, Any] | None = None  # message, type, code, param of an error event
+        self.bad_events = 0
+        self.model = ""
+        self.usage: dict[str, Any] | None = None  # the last one, running or final
+        self.usage_events = 0  # events that carry usage alone
+        self.usage_flags: tuple[str, ...] = ()
+        self.running_tokens: int | None = None
+        self._choices = choices
+        self._show = show
+        self._splitter = EventSplitter(event_bytes_max)
+        self._ended = False
+        self._event_bytes_max = event_bytes_max
+        self._shapes: tuple[Shape, ...] = ()  # the last learned first
+        self._newest: Shape | None = None  # while the stream goes on
+        self._learned_at = 0  # content events when a shape was last learned
+        self._attempts = 0  # in a row whose shapes were never hit
+        self._missed = 0
+        self._pause = 1
+        self._by_choice: dict[int, int] = {}
+        self._per_choice = False
+        self._final: dict[str, Any] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Every choice asked for has finished."""
+        return len(self.finish_reasons) >= self._choices
+
+    @property
+    def tail(self) -> bytes:
+        """An unfinished event: never forwarded."""
+        return self._splitter.tail
+
+    def feed(self, data: bytes) -> list[Passed]:
+        """What may be forwarded of the events that end in this read."""
+        newest = self._newest
+        if newest is not None and not self._splitter.carry and len(data) <= self._event_bytes_max:
+            # One read, one event of the shape last learned: it needs no splitter to know that it is whole.
+            shown = self._fitted(newest, data)
+            if shown is not None:
+                return [(shown, self.content_events, self.running_tokens)]
+        return self._take(self._splitter.feed(data))
+
+    def finish(self) -> list[Passed]:
+        """The backend's body has ended."""
+        return self._take(self._splitter.finish())
+
+    def _take(self, events: Iterable[bytes]) -> list[Passed]:
+        passed: list[Passed] = []
+        for event in events:
+            if self._ended:
+                break
+            shown = None
+            for shape in self._shapes:
+                shown = self._fitted(shape, event)
+                if shown is not None:
+                    break
+            else:
+                shown = self._read(event)
+            if shown is not None:
+                passed.append((shown, self.content_events, self.running_tokens))
+        return passed
+
+    def _fitted(self, shape: Shape, event: bytes) -> bytes | None:
+        """Count an event that has this shape and give what of it is forwarded. None: it has not, nothing is counted."""
+        if not (event.startswith(shape.prefix) and event.endswith(shape.suffix)):
+            return None
+        end = len(event) - shape.tail
+        if shape.middle is not None:
+            running = shape.running(event)
+            if running is None:
+                return None
+            end, usage = running
+            self._take_usage(usage, shape.index, carries=True)
+        elif not string_inside(event, shape.head, end):
+            return None
+        self.content_events += 1
+        if shape.reasoning:
+            self.reasoning_events += 1
+        if shape.forward is None:
+            return event
+        before, after = shape.forward
+        return before + event[shape.head : end] + after
+
+    def _read(self, event: bytes) -> bytes | None:
+        """Parse one event, count it, and say what of it is forwarded."""
+        payload = data_of(event)
+        if not payload:
+            return self._read_without_data(event)
+        if payload.startswith(b"[DONE]"):
+            self.done = True
+            self._end()
+            return event if self.whole else None
+        try:
+            chunk = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            chunk = None
+        choices = (chunk.get("choices") or []) if isinstance(chunk, dict) else None
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            self.bad_events += 1
+            return None
+        if chunk.get("error") or chunk.get("object") == "error" or (not choices and name_of(event) == b"error"):
+            self.error = error_facts(chunk)
+            self._end()
+            return None
+        if not self.model and isinstance(chunk.get("model"), str):
+            self.model = chunk["model"]
+        return self._read_chunk(event, chunk, choices)
+
+    def _read_without_data(self, event: bytes) -> bytes | None:
+        """A comment or a blank line; or, from old builds of llama.cpp, an error in a field of that name."""
+        errors = field_values(event, b"error")
+        if not errors:
+            return event
+        self.error = upstream_error(errors[0])
+        self._end()
+        return None
+
+    def _end(self) -> None:
+        """Nothing that follows is looked at."""
+        self._ended = True
+        self._newest = None
+
+    def _read_chunk(self, event: bytes, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> bytes | None:
+        carries = any(_carries(choice) for choice in choices)
+        finished = [choice for choice in choices if _reason(choice)]
+        usage = chunk.get("usage")
+        running = usage is not None and not finished
+        cuts = "usage" in chunk and (self._show == "none" or (self._show == "final" and running))
+        shown: bytes | None = event
+        if not choices and isinstance(usage, dict):
+            shown = None if self._show == "none" else event
+        elif cuts:
+            try:
+                shown = _without_usage(event)
+            except JsonTooDeep:
+                self.bad_events += 1
+                return None
+        if isinstance(usage, dict):
+            self._take_usage(usage, _index(choices[0]) if choices else None, carries=carries)
+        if carries:
+            self.content_events += 1
+            self.reasoning_events += any(_shows_reasoning(choice) for choice in choices)
+        for choice in finished:
+            if 0 <= _index(choice) < self._choices:
+                self.finish_reasons.setdefault(_index(choice), _reason(choice))
+        self.started = self.started or carries or bool(finished)
+        if carries and not finished and len(choices) == 1:
+            self._learn(event, chunk, cuts=cuts)
+        return shown
+
+    def _take_usage(self, usage: dict[str, Any], index: int | None, *, carries: bool) -> None:
+        """Note a usage: of one choice's event, or of none, which is final."""
+        claimed = usage.get("completion_tokens")
+        tokens = claimed if isinstance(claimed, int) and not isinstance(claimed, bool) and claimed >= 0 else None
+        if index is None:
+            self.usage_events += 1
+            if self.usage_events > 1:
+                self._flag("usage_doubled" if usage == self._final else "usage_contradictory")
+            if tokens is not None and self.running_tokens is not None and tokens < self.running_tokens:
+                self._flag("usage_contradictory")
+            self._final = usage
+        self.usage = usage
+        if tokens is not None:
+            self.running_tokens = tokens if index is None else self._run(index, tokens, carries=carries)
+
+    def _run(self, index: int, tokens: int, *, carries: bool) -> int:
+        """The running count of all choices. Some servers (vLLM, SGLang) count each choice by itself, others the sum.
+
+        A sum grows with every content event, whichever choice it belongs to; a count that did not is a choice's own.
+        """
+        if self._choices == 1:
+            if self.running_tokens is not None and tokens < self.running_tokens:
+                self._flag("usage_decreasing")
+            return tokens
+        others = max((count for each, count in self._by_choice.items() if each != index), default=-1)
+        if carries and tokens <= others:
+            self._per_choice = True
+        if 0 <= index < self._choices:
+            self._by_choice[index] = tokens
+        return sum(self._by_choice.values()) if self._per_choice else max(tokens, others)
+
+    def _flag(self, flag: str) -> None:
+        if flag not in self.usage_flags:
+            self.usage_flags = (*self.usage_flags, flag)
+
+    def _learn(self, event: bytes, chunk: dict[str, Any], *, cuts: bool) -> None:
+        """Learn this event's shape; where shapes keep missing, try less and less often."""
+        self._missed += 1
+        if self._missed < self._pause:
+            return
+        hit = self.content_events - self._learned_at > self._missed
+        self._attempts = 1 if hit else self._attempts + 1
+        self._pause = min(2 ** max(self._attempts - _SHAPES_MAX, 0), _PAUSE_MAX)
+        self._missed, self._learned_at = 0, self.content_events
+        shape = learn(event, chunk, _without_usage if cuts else None)
+        if shape is not None:
+            self._shapes = (shape, *self._shapes[: _SHAPES_MAX - 1])
+            self._newest = shape
+
+
+def _index(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _reason(choice: dict[str, Any]) -> str:
+    reason = choice.get("finish_reason")
+    return reason if isinstance(reason, str) else ""
+
+
+def _carries(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    if isinstance(delta, dict) and any(_filled(delta.get(key)) for key in _CARRIERS):
+        return True
+    return _filled(choice.get("text"))
+
+
+def _shows_reasoning(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(_filled(delta.get(key)) for key in REASONING)
+
+
+def _filled(value: Any) -> bool:
+    return isinstance(value, str | list | dict) and bool(value)
+
+
+def _without_usage(event: bytes) -> bytes:
+    """The event without its usage member, every other byte of its payload untouched."""
+    payload = data_of(event)
+    assert payload is not None
+    return with_data(event, replace_members(payload, {}, remove=("usage",)))

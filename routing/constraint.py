@@ -1,0 +1,183 @@
+"""The hard constraints. Every one is here and nowhere else; `decide` and `explain` both ask `barrier`.
+
+They come before any money: a route that breaks one is not dear, it does not exist. The order is that of the best
+reason, from what can never change for this request to what passes by itself. The last ones (`crowded`) are about room
+and are asked separately for an ejected site as well, since the last site standing may be used although it is ejected,
+but not beyond its room.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from pricing.book import PriceSlice
+from routing.backend import Backend, BackendState
+from routing.demand import Demand
+from routing.estimate import BYTES_PER_WHOLE_TOKEN
+from routing.health import COOLING, CREDENTIALS, EJECTED
+from routing.link import LinkState
+from routing.table import Route, RouteTable, Rule
+
+# Why one route is out.
+DIALECT: Final = "dialect"
+TRIED: Final = "tried"
+RESIDENCY: Final = "residency"
+CONTEXT_LENGTH: Final = "context_length"
+LINK_DOWN: Final = "link_down"
+FULL: Final = "full"
+LINK_CAPACITY: Final = "link_capacity"
+POWER_CAP: Final = "power_cap"
+
+# Why a request is refused. What could change first names the refusal: one busy site among nine forbidden ones is a
+# matter of waiting, and says so.
+SATURATED: Final = "saturated"
+UNAVAILABLE: Final = "unavailable"
+REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
+    DIALECT: (1, DIALECT),
+    RESIDENCY: (2, RESIDENCY),
+    CONTEXT_LENGTH: (3, CONTEXT_LENGTH),
+    TRIED: (4, UNAVAILABLE),
+    LINK_DOWN: (4, UNAVAILABLE),
+    EJECTED: (4, UNAVAILABLE),
+    COOLING: (5, SATURATED),
+    FULL: (5, SATURATED),
+    LINK_CAPACITY: (5, SATURATED),
+    POWER_CAP: (5, SATURATED),
+}
+UNKNOWN_MODEL: Final = "unknown_model"
+NO_RULE: Final = "no_rule"
+DESTINATION_UNKNOWN: Final = "destination_unknown"
+
+
+class View:
+    """What one decision looks at: the arguments of `decide`, and what is the same for all its routes."""
+
+    __slots__ = (
+        "bytes_key",
+        "bytes_per_token",
+        "context_tokens",
+        "demand",
+        "deny",
+        "dialect",
+        "input_tokens",
+        "kind",
+        "links",
+        "now",
+        "output_tokens",
+        "prices",
+        "rule",
+        "slot_prices",
+        "states",
+        "table",
+        "tried",
+        "value_per_second",
+    )
+
+    def __init__(
+        self,
+        table: RouteTable,
+        rule: Rule,
+        states: Mapping[str, BackendState],
+        demand: Demand,
+        prices: PriceSlice,
+        now: float,
+        tried: Collection[str],
+        bytes_per_token: float,
+        links: Mapping[str, LinkState],
+        slot_prices: Mapping[str, float],
+    ) -> None:
+        self.table = table
+        self.rule = rule
+        self.states = states
+        self.demand = demand
+        self.dialect = demand.dialect
+        self.input_tokens = float(demand.input_tokens)
+        self.output_tokens = demand.output_tokens
+        self.kind = rule.objective.kind
+        self.prices = prices
+        self.now = now
+        self.tried = tried
+        self.links = links
+        self.slot_prices = slot_prices
+        self.bytes_key = (demand.dialect, demand.stream)
+        self.bytes_per_token = bytes_per_token if demand.stream else min(bytes_per_token, BYTES_PER_WHOLE_TOKEN)
+        self.context_tokens = demand.input_tokens + (demand.max_tokens or 0)
+        self.deny = demand.deny_origins | rule.deny_origins if rule.deny_origins else demand.deny_origins
+        self.value_per_second = rule.objective.value_of_second(demand.value_per_second)
+
+    # What the request is expected to put on a route, for the constraints of room and for the books kept about them.
+
+    def bytes_down(self, state: BackendState) -> float:
+        return self.output_tokens * state.bytes_out.predict(self.bytes_key, self.bytes_per_token)
+
+    def service_s(self, backend: Backend, state: BackendState) -> float:
+        """How long it will hold a slot."""
+        return self.input_tokens / backend.prefill_tokens_per_s + self.output_tokens * state.itl.predict()
+
+    def mbps(self, route: Route, state: BackendState) -> float:
+        """The mean rate on the link while it is served."""
+        size_bytes = self.demand.request_bytes + self.bytes_down(state)
+        return 8e-6 * size_bytes / max(self.service_s(route.backend, state), 1e-3)
+
+    def power_w(self, route: Route, state: BackendState) -> float:
+        """The mean power at the site's meter while it is served: marginal energy with PUE over time."""
+        units = self.prices.units(route.backend.name, route.link.name)
+        energy_mj = units.prefill_mj_per_token * self.input_tokens + units.decode_mj_per_token * self.output_tokens
+        return energy_mj * units.pue_milli * 1e-6 / max(self.service_s(route.backend, state), 1e-3)
+
+
+def barrier(view: View, route: Route, state: BackendState) -> str:
+    """The first constraint the route breaks, "" if none."""
+    backend = route.backend
+    if view.dialect not in backend.dialects:
+        return DIALECT
+    if view.tried and (backend.name in view.tried or route.name in view.tried):
+        return TRIED
+    if view.deny and not view.deny.isdisjoint(route.countries):
+        return RESIDENCY
+    if view.context_tokens > backend.context_tokens:
+        return CONTEXT_LENGTH
+    link = view.links.get(route.link.name)
+    if link is not None and not link.up:
+        return LINK_DOWN
+    return state.health.barred(view.now) or crowded(view, route, state)
+
+
+def crowded(view: View, route: Route, state: BackendState) -> str:
+    """The constraints of room: slots and queue, link, power."""
+    backend = route.backend
+    if state.inflight + state.inflight_elsewhere >= backend.slots + backend.queue_max:
+        return FULL
+    if route.link.capacity_mbps > 0 and _over_capacity(view, route, state):
+        return LINK_CAPACITY
+    if (backend.power_cap_w > 0 or view.table.power_caps_w) and _over_power(view, route, state):
+        return POWER_CAP
+    return ""
+
+
+def may_be_last(state: BackendState) -> bool:
+    """Whether an ejected site may serve when all others are out. One that refuses our credentials never serves."""
+    return state.health.cause != CREDENTIALS
+
+
+def _over_capacity(view: View, route: Route, state: BackendState) -> bool:
+    link = view.links.get(route.link.name)
+    if link is None:
+        return False
+    taken_mbps = link.mbps + link.mbps_elsewhere
+    # An idle line always takes one: a single large body is no reason to wait for ever.
+    return taken_mbps > 0 and taken_mbps + view.mbps(route, state) > route.link.capacity_mbps
+
+
+def _over_power(view: View, route: Route, state: BackendState) -> bool:
+    """Backend and region caps; both see only what our requests draw, and neither stops a first one."""
+    backend = route.backend
+    more_w = view.power_w(route, state)
+    drawn_w = state.power_w + state.power_w_elsewhere
+    if 0 < backend.power_cap_w < drawn_w + more_w and drawn_w > 0:
+        return True
+    cap_w = view.table.power_caps_w.get(backend.region, 0.0)
+    if cap_w <= 0:
+        return False
+    near = [view.states[name] for name in view.table.backends_in(backend.region) if name in view.states]
+    region_w = sum(other.power_w + other.power_w_elsewhere for other in near)
+    return region_w > 0 and region_w + more_w > cap_w

@@ -1,0 +1,221 @@
+"""Predictions: time to first token, gap between tokens, output length, bytes per token. Reading never writes.
+
+Time to first token. A request costs a backend its uncached prompt tokens over the prefill rate, plus an overhead that
+has nothing to do with its size: queues we cannot see, scheduling, a slow disk. Only the overhead is learned, so a
+long prompt does not make a backend look slow. The estimate is a peak-EWMA: it jumps up to a worse observation at
+once, and the excess over the running mean halves every ten seconds by itself and shrinks with every better
+observation. A failure adds a penalty to the excess, so a backend that fails fast never looks fast (rate is not
+latency), and one failure in a thousand is forgotten as fast as a thousand successes come.
+
+Lengths and ratios are means with forgetting, per key. Every table is bounded: the key that was written least recently
+goes.
+"""
+
+import math
+from collections import OrderedDict
+from typing import TypeVar
+
+ITL_TOKENS_MIN = 8  # a shorter stream measures the network's jitter
+PEAK_HALF_LIFE_S = 10.0  # as long as the ejection window: an excess fades when its failures no longer count
+GAIN = 1 / 16  # weight of a new observation in a settled mean of times: a site changes within minutes
+LENGTH_GAIN = 1 / 128  # lengths differ by their own size from request to request, and their mean hardly moves
+PENALTY_S = 5.0  # more than a slow answer that succeeds
+PENALTY_S_MAX = 60.0  # the default deadline of the first content: nothing that serves is slower
+
+BYTES_PER_OUTPUT_TOKEN = 350.0  # an OpenAI-style event with all headers, one token each
+BYTES_PER_WHOLE_TOKEN = 6.0  # of an answer that is not streamed: its text, escaped
+BYTES_PER_INPUT_TOKEN = 4.0
+OUTPUT_TOKENS = 256.0  # of an answer nobody has seen the like of
+
+LENGTH_KEYS_MAX = 8192  # about 2 MB: tenants x models x a dozen sizes in use
+RATIO_KEYS_MAX = 1024
+RATIO_TOKENS_MAX = 1_000_000.0  # beyond it both sums are halved, so that a ratio follows a change
+EXACT_EVENTS_MIN = 1000  # evidence that a backend never puts two tokens into one event
+SHRINK = 4.0  # how many observations the wider mean counts for
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Recent(OrderedDict[Key, Value]):
+    """A mapping of at most `keys_max` keys; the one written least recently goes. Reading does not reorder."""
+
+    def __init__(self, keys_max: int) -> None:
+        super().__init__()
+        self._keys_max = keys_max
+
+    def __setitem__(self, key: Key, value: Value) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > self._keys_max:
+            self.popitem(last=False)
+
+
+class Mean:
+    """A mean that weighs its first observations equally and then forgets; `value` is the prior before the first."""
+
+    __slots__ = ("_gain", "count", "value")
+
+    def __init__(self, prior: float, gain: float = GAIN) -> None:
+        self.value = prior
+        self.count = 0
+        self._gain = gain
+
+    def adopt(self, prior: float) -> None:
+        """A new prior from a reload; what was measured beats it."""
+        if self.count == 0:
+            self.value = prior
+
+    def observe(self, value: float) -> None:
+        self.count += 1
+        self.value += (value - self.value) * max(1 / self.count, self._gain)
+
+
+class TtftEstimate:
+    """Seconds from sending a request to its first content event, network and our own queueing left out."""
+
+    __slots__ = ("_excess_at", "_excess_s", "_mean", "prefill_tokens_per_s")
+
+    def __init__(self, prefill_tokens_per_s: float) -> None:
+        self.prefill_tokens_per_s = prefill_tokens_per_s
+        self._mean = Mean(0.0)
+        self._excess_s = 0.0
+        self._excess_at = 0.0
+
+    def overhead_s(self, now: float) -> float:
+        if self._excess_s == 0.0:
+            return self._mean.value
+        age_s = max(now - self._excess_at, 0.0)
+        return self._mean.value + self._excess_s * math.exp2(-age_s / PEAK_HALF_LIFE_S)
+
+    def predict(self, fresh_tokens: float, now: float) -> float:
+        return fresh_tokens / self.prefill_tokens_per_s + self.overhead_s(now)
+
+    def observe(self, ttft_s: float, fresh_tokens: float, now: float, known_s: float = 0.0) -> None:
+        """`known_s`: what of it the decision had already put down to the link and to the queue beyond the slots."""
+        sample_s = max(ttft_s - known_s - fresh_tokens / self.prefill_tokens_per_s, 0.0)
+        level_s = self.overhead_s(now)
+        level_s = sample_s if sample_s > level_s else level_s + (sample_s - level_s) * GAIN
+        self._mean.observe(sample_s)
+        self._set_excess(level_s - self._mean.value, now)
+
+    def penalise(self, now: float) -> None:
+        """An attempt failed. The time it took is no observation: failing is quick."""
+        self._set_excess(min(self.overhead_s(now) - self._mean.value + PENALTY_S, PENALTY_S_MAX), now)
+
+    def _set_excess(self, excess_s: float, now: float) -> None:
+        self._excess_s = excess_s if excess_s > 1e-6 else 0.0  # below a microsecond it only costs a power per reading
+        self._excess_at = now
+
+
+class ItlEstimate:
+    """Seconds between two output tokens of one stream."""
+
+    __slots__ = ("_mean",)
+
+    def __init__(self, itl_s: float) -> None:
+        self._mean = Mean(itl_s)
+
+    def adopt(self, itl_s: float) -> None:
+        self._mean.adopt(itl_s)
+
+    def predict(self) -> float:
+        return self._mean.value
+
+    def observe(self, stream_s: float, output_tokens: int) -> None:
+        """`stream_s` from the first content event to the last, of an answer of that many tokens."""
+        if output_tokens >= ITL_TOKENS_MIN:
+            self._mean.observe(stream_s / (output_tokens - 1))
+
+
+class RatioEstimate:
+    """Output tokens per content event of one backend, from whole answers with plausible usage."""
+
+    __slots__ = ("_always_one", "_events", "_events_seen", "_tokens", "tokens_per_event_max")
+
+    def __init__(self, tokens_per_event_max: int) -> None:
+        self.tokens_per_event_max = tokens_per_event_max
+        self._always_one = True
+        self._events_seen = 0
+        self._events = 0.0
+        self._tokens = 0.0
+
+    @property
+    def value(self) -> float:
+        if self.tokens_per_event_max == 1 or self._events == 0.0:
+            return 1.0
+        return min(max(self._tokens / self._events, 1.0), float(self.tokens_per_event_max))
+
+    @property
+    def exact(self) -> bool:
+        """An event is exactly one token: by configuration, or by evidence without a single exception."""
+        if self.tokens_per_event_max == 1:
+            return True
+        return self._always_one and self._events_seen >= EXACT_EVENTS_MIN
+
+    def observe(self, tokens: int, events: int) -> None:
+        if events <= 0:
+            return
+        self._always_one = self._always_one and tokens == events
+        self._events_seen += events
+        if self._events + events > RATIO_TOKENS_MAX:
+            self._events /= 2
+            self._tokens /= 2
+        self._events += events
+        self._tokens += tokens
+
+
+class BytesPerToken:
+    """Bytes per token by key: a model for request bodies, (dialect, streamed) for what a backend sends."""
+
+    __slots__ = ("_sums",)
+
+    def __init__(self, keys_max: int = RATIO_KEYS_MAX) -> None:
+        self._sums: Recent[object, tuple[float, float]] = Recent(keys_max)
+
+    def predict(self, key: object, prior: float) -> float:
+        sums = self._sums.get(key)
+        return prior if sums is None else sums[0] / sums[1]
+
+    def observe(self, key: object, size_bytes: int, tokens: int) -> None:
+        if tokens <= 0 or size_bytes <= 0:
+            return
+        bytes_sum, tokens_sum = self._sums.get(key, (0.0, 0.0))
+        if tokens_sum + tokens > RATIO_TOKENS_MAX:
+            bytes_sum, tokens_sum = bytes_sum / 2, tokens_sum / 2
+        self._sums[key] = (bytes_sum + size_bytes, tokens_sum + tokens)
+
+
+class LengthEstimate:
+    """Expected output tokens of a request, by tenant, model and size of the prompt (in powers of two).
+
+    A key with few observations leans on its model's mean, and that on the prior. Lengths are learned per answer, so a
+    request for several choices expects as many times the tokens.
+    """
+
+    __slots__ = ("_keys", "_models")
+
+    def __init__(self, keys_max: int = LENGTH_KEYS_MAX) -> None:
+        self._keys: Recent[tuple[str, str, int], Mean] = Recent(keys_max)
+        self._models: Recent[str, Mean] = Recent(RATIO_KEYS_MAX)
+
+    def predict(self, tenant: str, model: str, input_tokens: int, max_tokens: int | None, choices: int = 1) -> float:
+        expected = OUTPUT_TOKENS
+        for mean in (self._models.get(model), self._keys.get((tenant, model, input_tokens.bit_length()))):
+            if mean is not None:
+                weight = mean.count / (mean.count + SHRINK)
+                expected += (mean.value - expected) * weight
+        if max_tokens is not None:
+            expected = min(expected, float(max_tokens))
+        return expected * max(choices, 1)
+
+    def observe(self, tenant: str, model: str, input_tokens: int, output_tokens: int, choices: int = 1) -> None:
+        length = output_tokens / max(choices, 1)
+        _observe(self._models, model, length)
+        _observe(self._keys, (tenant, model, input_tokens.bit_length()), length)
+
+
+def _observe(means: Recent[Key, Mean], key: Key, value: float) -> None:
+    mean = means.get(key) or Mean(value, LENGTH_GAIN)
+    mean.observe(value)
+    means[key] = mean

@@ -1,0 +1,207 @@
+"""RouteTable: which backends, over which links, may serve which model for which destination.
+
+Immutable, built once per configuration change and swapped whole; a request sees one table from start to end.
+Everything that does not depend on the request is worked out here: a `Route` is one backend over one link, a `Rule`
+knows its routes, and a backend that stands at the edge gets the implicit link "local". The version is the hash of the
+canonical content, so all workers agree on it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from pricing.transit import LOCAL_LINK
+from pricing.version import version_of
+from routing.backend import Backend
+from routing.link import Link
+from routing.policy import BALANCED, Objective
+
+ANYWHERE = "*"
+Part = TypeVar("Part", Backend, Link)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A backend over a link."""
+
+    backend: Backend
+    link: Link
+    name: str = field(init=False)
+    countries: frozenset[str] = field(init=False)  # where the request is served and what it passes
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.backend.name}/{self.link.name}")
+        object.__setattr__(self, "countries", frozenset((self.backend.country, *self.link.transit)))
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """One `[[routes]]` entry as configured. Backends and regions are names; both may be given."""
+
+    model: str
+    backends: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    destinations: tuple[str, ...] = (ANYWHERE,)
+    objective: Objective = BALANCED
+    ttft_slo_s: float | None = None
+    deny_origins: frozenset[str] = frozenset()
+    first_content_s: float | None = None  # None: the gateway's limit
+    gap_s: float | None = None
+    stream_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A `RuleSpec` with its routes found."""
+
+    model: str
+    destinations: tuple[str, ...]
+    objective: Objective
+    ttft_slo_s: float | None
+    deny_origins: frozenset[str]
+    routes: tuple[Route, ...]  # in the order of their names
+    first_content_s: float | None
+    gap_s: float | None
+    stream_s: float | None
+
+    def serves(self, destination: str) -> bool:
+        """An unknown destination is served by a rule for anywhere only."""
+        return ANYWHERE in self.destinations or (destination != "" and destination in self.destinations)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    edge: str
+    rules: tuple[Rule, ...]
+    backends: Mapping[str, Backend]
+    links: Mapping[str, Link]
+    power_caps_w: Mapping[str, float]  # by region
+    version: str
+    _by_model: Mapping[str, tuple[Rule, ...]] = field(repr=False)
+    _by_region: Mapping[str, tuple[str, ...]] = field(repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        edge: str,
+        backends: Iterable[Backend],
+        links: Iterable[Link],
+        rules: Iterable[RuleSpec],
+        power_caps_w: Mapping[str, float] = MappingProxyType({}),
+    ) -> "RouteTable":
+        """Resolve names into routes. Raises ValueError naming what does not fit."""
+        by_name = _named("backend", backends)
+        roads = _named("link", links)
+        if any(backend.region == edge and not _joins(roads, edge, edge) for backend in by_name.values()):
+            if LOCAL_LINK in roads:
+                raise ValueError(f"link {LOCAL_LINK!r}: this name is taken by the road from the edge to itself")
+            roads[LOCAL_LINK] = Link(name=LOCAL_LINK, origin=edge, edge=edge, rtt_s=0.0)
+        resolved = tuple(_resolve(spec, edge, by_name, roads) for spec in rules)
+        by_model: dict[str, tuple[Rule, ...]] = {}
+        for rule in resolved:
+            by_model[rule.model] = (*by_model.get(rule.model, ()), rule)
+        by_region: dict[str, tuple[str, ...]] = {}
+        for backend in by_name.values():
+            by_region[backend.region] = (*by_region.get(backend.region, ()), backend.name)
+        caps = {region: cap_w for region, cap_w in sorted(power_caps_w.items()) if cap_w > 0}
+        return cls(
+            edge=edge,
+            rules=resolved,
+            backends=MappingProxyType(by_name),
+            links=MappingProxyType(roads),
+            power_caps_w=MappingProxyType(caps),
+            version=_version(edge, by_name, roads, resolved, caps),
+            _by_model=MappingProxyType(by_model),
+            _by_region=MappingProxyType(by_region),
+        )
+
+    def models(self) -> tuple[str, ...]:
+        """Public names of the models that some rule serves, in the order of the rules."""
+        return tuple(self._by_model)
+
+    def knows(self, model: str) -> bool:
+        return model in self._by_model
+
+    def match(self, model: str, destination: str) -> Rule | None:
+        """The first rule for this model and destination ("": unknown)."""
+        for rule in self._by_model.get(model, ()):
+            if rule.serves(destination):
+                return rule
+        return None
+
+    def backends_in(self, region: str) -> tuple[str, ...]:
+        return self._by_region.get(region, ())
+
+
+def _named(what: str, parts: Iterable[Part]) -> dict[str, Part]:
+    named: dict[str, Part] = {}
+    for part in sorted(parts, key=lambda part: part.name):
+        if part.name in named:
+            raise ValueError(f"{what} {part.name!r} is there twice")
+        named[part.name] = part
+    return named
+
+
+def _joins(links: Mapping[str, Link], origin: str, edge: str) -> tuple[Link, ...]:
+    return tuple(link for link in links.values() if link.origin == origin and link.edge == edge)
+
+
+def _resolve(spec: RuleSpec, edge: str, backends: Mapping[str, Backend], links: Mapping[str, Link]) -> Rule:
+    where = f"rule for model {spec.model!r}"
+    chosen = {name: _lookup(name, backends, where) for name in spec.backends}
+    for name, backend in chosen.items():
+        if spec.model not in backend.models:
+            raise ValueError(f"{where}: backend {name!r} does not serve it")
+    for region in spec.regions:
+        here = {b.name: b for b in backends.values() if b.region == region and spec.model in b.models}
+        if not here:
+            raise ValueError(f"{where}: no backend in region {region!r} serves it")
+        chosen |= here
+    routes: list[Route] = []
+    for backend in chosen.values():
+        roads = _joins(links, backend.region, edge)
+        if not roads:
+            raise ValueError(f"{where}: backend {backend.name!r}: no link from {backend.region!r} to {edge!r}")
+        routes += (Route(backend, link) for link in roads)
+    if not routes:
+        raise ValueError(f"{where}: neither backends nor regions")
+    return Rule(
+        model=spec.model,
+        destinations=spec.destinations,
+        objective=spec.objective,
+        ttft_slo_s=spec.ttft_slo_s,
+        deny_origins=spec.deny_origins,
+        routes=tuple(sorted(routes, key=lambda route: route.name)),
+        first_content_s=spec.first_content_s,
+        gap_s=spec.gap_s,
+        stream_s=spec.stream_s,
+    )
+
+
+def _lookup(name: str, backends: Mapping[str, Backend], where: str) -> Backend:
+    if name not in backends:
+        raise ValueError(f"{where}: no backend is called {name!r}")
+    return backends[name]
+
+
+def _version(
+    edge: str,
+    backends: Mapping[str, Backend],
+    links: Mapping[str, Link],
+    rules: tuple[Rule, ...],
+    power_caps_w: Mapping[str, float],
+) -> str:
+    """Of the content, in which only the order of the rules has a meaning. A new credential is not a new table."""
+    content = {
+        "edge": edge,
+        "backends": [replace(backend, api_key="") for backend in backends.values()],
+        "links": links,
+        "rules": [
+            {f.name: getattr(rule, f.name) for f in fields(rule)}
+            | {"destinations": frozenset(rule.destinations), "routes": [route.name for route in rule.routes]}
+            for rule in rules
+        ],
+        "power_caps_w": power_caps_w,
+    }
+    return version_of(content)

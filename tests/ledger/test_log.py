@@ -1,0 +1,455 @@
+"""The log keeps what it acknowledged, in order and once, whatever its disk and its process do."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.ledger.lock import LedgerBusy, held
+from gateway.ledger.log import DURABLE, LedgerUnavailable, LogWriter
+from gateway.ledger.segment import TERMINAL, LedgerTooNew, hash_of, parse, read_head
+from gateway.ledger.tail import LogLimits
+from gateway.ledger.verify import verify
+
+from .exports import NOW_S, QUICK, FaultyIO, export_id, lines, opening, row, write_log
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "ledger" / "0"
+
+
+def start(directory: Path, **options: Any) -> LogWriter:
+    return LogWriter(directory, int(directory.name), asyncio.get_running_loop(), **options)
+
+
+async def settled(writer: LogWriter, number: int) -> None:
+    """Open and end an export, both durable."""
+    for ticket in (writer.append(opening(number).record()), writer.terminal(row(number))):
+        await durable(writer, ticket)
+
+
+async def durable(writer: LogWriter, ticket: int) -> None:
+    future = writer.wait(ticket)
+    if future is not None:
+        await asyncio.wait_for(future, 10)
+
+
+async def until_writable(writer: LogWriter) -> None:
+    async with asyncio.timeout(10):
+        while not writer.writable:
+            await asyncio.sleep(0.001)
+
+
+def ends(directory: Path) -> list[dict[str, Any]]:
+    records = [parse(line)[0] for line in lines(directory)]
+    return [record for record in records if record is not None and record["record"] in TERMINAL]
+
+
+async def test_what_is_durable_is_in_the_file_and_chained(directory):
+    writer = start(directory)
+    await settled(writer, 1)
+    written = lines(directory)
+    writer.close()
+    assert [orjson.loads(line)["record"] for line in written] == ["segment", "open", "settled"]
+    assert orjson.loads(written[0])["prev"] == "0" * 64
+    assert [orjson.loads(line)["prev"] for line in written[1:]] == [hash_of(line) for line in written[:-1]]
+    assert written[2].endswith(b',"prev":"%b"}' % hash_of(written[1]).encode())
+
+
+async def test_a_record_that_is_durable_needs_no_waiting(directory):
+    writer = start(directory)
+    ticket = writer.append(opening(1).record())
+    await durable(writer, ticket)
+    assert writer.wait(ticket) is None
+    assert writer.wait(DURABLE) is None
+    writer.close()
+
+
+async def test_what_gathers_behind_a_sync_is_one_commit(directory):
+    class SlowIO(FaultyIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = threading.Event()
+            self.gate.set()
+            self.entered = threading.Event()
+
+        def sync(self, descriptor: int) -> None:
+            self.entered.set()
+            self.gate.wait(10)
+            super().sync(descriptor)
+
+    io = SlowIO()
+    writer = start(directory, io=io)
+    await settled(writer, 1)
+    io.gate.clear()
+    io.entered.clear()
+    first = writer.append(opening(2).record())
+    await asyncio.to_thread(io.entered.wait, 10)
+    tickets = [writer.append(opening(number).record()) for number in range(3, 53)]
+    syncs = io.syncs
+    io.gate.set()
+    await asyncio.gather(*(durable(writer, ticket) for ticket in [first, *tickets]))
+    assert io.syncs - syncs <= 3
+    writer.close()
+
+
+async def test_ending_twice_is_ending_once(directory):
+    writer = start(directory)
+    called: list[int] = []
+    ticket = writer.append(opening(1).record())
+    await durable(writer, writer.terminal(row(1), lambda: called.append(1)))
+    assert writer.terminal(row(1), lambda: called.append(2)) == DURABLE
+    await settled(writer, 2)
+    writer.close()
+    assert ticket == 1
+    assert called == [1]
+    assert [(end["export_id"], end["seq"]) for end in ends(directory)] == [(export_id(1), 0), (export_id(2), 1)]
+
+
+async def test_an_end_without_an_open_is_not_written(directory):
+    writer = start(directory)
+    assert writer.terminal(row(7)) == DURABLE
+    writer.close()
+    assert ends(directory) == []
+
+
+async def test_an_export_cannot_be_opened_twice(directory):
+    writer = start(directory)
+    writer.append(opening(1).record())
+    with pytest.raises(ValueError, match="open already"):
+        writer.append(opening(1).record())
+    writer.close()
+
+
+async def test_a_second_writer_of_a_log_is_refused(directory):
+    writer = start(directory)
+    assert held(directory)
+    with pytest.raises(LedgerBusy):
+        start(directory)
+    writer.close()
+    assert not held(directory)
+    start(directory).close()
+
+
+async def test_the_next_start_goes_on_where_the_last_one_ended(directory):
+    for number in range(3):
+        writer = start(directory)
+        await settled(writer, number)
+        writer.close()
+    assert [end["seq"] for end in ends(directory)] == [0, 1, 2]
+    assert len(list(directory.glob("*.jsonl"))) == 1
+    assert verify(directory.parent.parent) == []
+
+
+async def test_closing_writes_what_is_still_in_memory(directory):
+    writer = start(directory)
+    called: list[int] = []
+    for number in range(1000):
+        writer.append(opening(number).record())
+        writer.terminal(row(number), lambda: called.append(1))
+    writer.close()
+    assert len(ends(directory)) == len(called) == 1000
+
+
+@pytest.mark.parametrize("failing", ["write", "sync"])
+@pytest.mark.parametrize("tears", [False, True])
+async def test_a_failed_commit_stops_the_ledger_and_resumes_without_loss_or_duplicate(directory, failing, tears):
+    io = FaultyIO()
+    io.loop, io.tears = asyncio.get_running_loop(), tears
+    writer = start(directory, io=io, limits=QUICK)
+    await settled(writer, 1)
+    live = writer.append(opening(2).record())
+    await durable(writer, live)
+
+    io.failing = failing
+    doomed = writer.wait(writer.append(opening(3).record()))
+    assert doomed is not None
+    with pytest.raises(LedgerUnavailable, match="injected failure"):
+        await asyncio.wait_for(doomed, 10)
+    assert not writer.writable
+    with pytest.raises(LedgerUnavailable, match="injected failure"):
+        writer.append(opening(4).record())
+    freed: list[int] = []
+    writer.terminal(row(2), lambda: freed.append(2))
+    end = writer.terminal(row(3), lambda: freed.append(3))
+    failed = writer.wait(end)
+    assert failed is not None
+    with pytest.raises(LedgerUnavailable):
+        await failed
+    assert freed == []
+
+    io.failing = ""
+    await until_writable(writer)
+    await settled(writer, 5)
+    writer.close()
+    assert freed == [2, 3]
+    assert [end["export_id"] for end in ends(directory)] == [export_id(number) for number in (1, 2, 3, 5)]
+    assert [end["seq"] for end in ends(directory)] == [0, 1, 2, 3]
+    assert len(list(directory.glob("*.jsonl"))) == 2, "a failed segment is never written to again"
+    assert verify(directory.parent.parent) == []
+
+
+@pytest.mark.parametrize("then", ["create", "truncate", "sync"])
+async def test_a_way_back_that_fails_is_tried_again(directory, then):
+    io = FaultyIO()
+    io.loop = asyncio.get_running_loop()
+    writer = start(directory, io=io, limits=QUICK)
+    await settled(writer, 1)
+    io.failing = "sync"
+    writer.append(opening(2).record())
+    await asyncio.wait_for(io.failed.wait(), 10)
+    io.failed.clear()
+    io.failing = then
+    await asyncio.wait_for(io.failed.wait(), 10)
+    io.failing = ""
+    await until_writable(writer)
+    await durable(writer, writer.terminal(row(2)))
+    writer.close()
+    assert [end["seq"] for end in ends(directory)] == [0, 1]
+    assert verify(directory.parent.parent) == []
+
+
+async def test_a_ledger_that_still_fails_when_closed_is_found_open_at_the_next_start(directory):
+    io = FaultyIO()
+    io.loop = asyncio.get_running_loop()
+    writer = start(directory, io=io, limits=QUICK)
+    await durable(writer, writer.append(opening(1).record()))
+    io.failing = "sync"
+    writer.terminal(row(1))
+    await asyncio.wait_for(io.failed.wait(), 10)
+    writer.close()
+    after = start(directory)
+    # The end reached the file or it did not; a start believes the file and no memory.
+    assert set(after.found_open) <= {export_id(1)}
+    after.close()
+    assert verify(directory.parent.parent, live=[export_id(1)]) == []
+
+
+async def test_below_the_disk_reserve_live_requests_end_and_new_ones_are_refused(directory):
+    io = FaultyIO()
+    writer = start(directory, io=io, limits=QUICK)
+    await durable(writer, writer.append(opening(1).record()))
+    io.free = 63 * 1024 * 1024
+    async with asyncio.timeout(10):
+        while writer.writable:
+            await asyncio.sleep(0.001)
+    assert writer.reason == "63 MiB of disk are free, the reserve is 64 MiB"
+    with pytest.raises(LedgerUnavailable, match="63 MiB"):
+        writer.append(opening(2).record())
+    await durable(writer, writer.terminal(row(1)))
+    io.free = 10**12
+    await until_writable(writer)
+    await settled(writer, 3)
+    writer.close()
+    assert len(ends(directory)) == 2
+
+
+async def test_a_commit_that_takes_too_long_refuses_new_work(directory):
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    class StuckIO(FaultyIO):
+        stuck = threading.Event()
+        entered = threading.Event()
+
+        def sync(self, descriptor: int) -> None:
+            if not self.stuck.is_set():
+                self.entered.set()
+                self.stuck.wait(10)
+            super().sync(descriptor)
+
+    clock, io = Clock(), StuckIO()
+    io.stuck.set()
+    writer = start(directory, io=io, clock=clock)
+    await settled(writer, 1)
+    io.stuck.clear()
+    ticket = writer.append(opening(2).record())
+    await asyncio.to_thread(io.entered.wait, 10)
+    assert writer.writable
+    clock.now = 1.5
+    with pytest.raises(LedgerUnavailable, match="longer than 1 s"):
+        writer.append(opening(3).record())
+    io.stuck.set()
+    await durable(writer, ticket)
+    assert writer.writable
+    writer.close()
+
+
+async def test_records_that_wait_are_bounded(directory):
+    io = FaultyIO()
+    writer = start(directory, io=io, limits=LogLimits(pending_rows_max=10, retry_s=0.01))
+    await settled(writer, 0)
+    io.failing = "sync"
+    with pytest.raises(LedgerUnavailable):
+        for number in range(1, 100):
+            writer.append(opening(number).record())
+    with pytest.raises(LedgerUnavailable):
+        for _ in range(100):
+            writer.append({"record": "refused", "minute": "", "tenant": "t", "reason": "r", "count": 1})
+    io.failing = ""
+    writer.close()
+
+
+async def test_a_segment_is_closed_when_it_is_full_and_carries_what_is_open(directory):
+    writer = start(directory, limits=LogLimits(segment_bytes_max=4000))
+    await durable(writer, writer.append(opening(0).record()))
+    for number in range(1, 6):
+        await settled(writer, number)
+    writer.close()
+    segments = sorted(directory.glob("*.jsonl"))
+    assert [path.name for path in segments] == [f"{number:06d}.jsonl" for number in range(1, len(segments) + 1)]
+    assert len(segments) > 2
+    last = orjson.loads(segments[-1].read_bytes().splitlines()[0])
+    assert [item["export_id"] for item in last["carried"]] == [export_id(0)]
+    assert last["carried"][0]["segment"] == 1
+    after = start(directory)
+    assert list(after.found_open) == [export_id(0)]
+    after.close()
+    assert verify(directory.parent.parent, live=[export_id(0)]) == []
+
+
+async def test_a_segment_is_closed_after_an_hour_if_anything_is_in_it(directory):
+    wall, io = [NOW_S], FaultyIO()
+    writer = start(directory, limits=QUICK, io=io, now=lambda: wall[0])
+    await settled(writer, 1)
+    wall[0] += 3600
+    async with asyncio.timeout(10):
+        while len(list(directory.glob("*.jsonl"))) < 2:
+            await asyncio.sleep(0.001)
+        wall[0] += 3600
+        checks = io.checks
+        while io.checks < checks + 3:
+            await asyncio.sleep(0.001)
+    assert len(list(directory.glob("*.jsonl"))) == 2, "an idle gateway makes no empty segments"
+    await settled(writer, 2)
+    writer.close()
+    assert len(list(directory.glob("*.jsonl"))) == 2, "an hour of use, not of waiting"
+    assert verify(directory.parent.parent) == []
+
+
+@pytest.mark.parametrize("torn", [b'{"record":"open","expo', b"\0\0\0\0", b'{"a":1}'])
+async def test_a_torn_last_line_is_cut(directory, torn):
+    write_log(directory, [row(1)])
+    segment = directory / "000001.jsonl"
+    whole = segment.read_bytes()
+    segment.write_bytes(whole + torn)
+    assert verify(directory.parent.parent) == []
+    writer = start(directory)
+    assert writer.found_damage is None
+    await settled(writer, 2)
+    writer.close()
+    assert segment.read_bytes().startswith(whole + b'{"record":"open"')
+    assert verify(directory.parent.parent) == []
+
+
+async def test_a_segment_that_was_torn_at_birth_is_begun_again(directory):
+    write_log(directory, [row(1)])
+    (directory / "000002.jsonl").write_bytes(b'{"record":"segm')
+    writer = start(directory)
+    await settled(writer, 2)
+    writer.close()
+    assert [end["seq"] for end in ends(directory)] == [0, 1]
+    assert verify(directory.parent.parent) == []
+
+
+@pytest.mark.parametrize("head", [b"", b"\0" * 256])
+async def test_whole_lines_beyond_a_lost_head_are_kept(directory, head):
+    write_log(directory, [row(1), row(2)])
+    (directory / "head").write_bytes(head)
+    writer = start(directory)
+    await settled(writer, 3)
+    writer.close()
+    assert [end["seq"] for end in ends(directory)] == [0, 1, 2]
+    found = read_head(directory)
+    assert found is not None
+    assert found.count == 7
+    assert verify(directory.parent.parent) == []
+
+
+def damage_cases() -> dict[str, Any]:
+    def flip(content: bytes) -> tuple[bytes, int]:
+        at = content.index(b'"tenant":"acme"', content.index(b'"record":"settled"')) + 11
+        return content[:at] + b"X" + content[at + 1 :], content[:at].count(b"\n") + 1
+
+    def drop_line(content: bytes) -> tuple[bytes, int]:
+        parts = content.splitlines(keepends=True)
+        return b"".join(parts[:2] + parts[3:]), 3
+
+    def cut_tail(content: bytes) -> tuple[bytes, int]:
+        parts = content.splitlines(keepends=True)
+        return b"".join(parts[:-1]), len(parts)
+
+    def cut_in_line(content: bytes) -> tuple[bytes, int]:
+        return content[:-10], content.count(b"\n")
+
+    return {"flip": flip, "drop a line": drop_line, "cut the tail": cut_tail, "cut in a line": cut_in_line}
+
+
+@pytest.mark.parametrize("damage", damage_cases().values(), ids=damage_cases())
+async def test_damage_leaves_the_segment_as_it_is_and_a_new_one_names_the_break(directory, damage):
+    write_log(directory, [row(1), row(2), row(3)])
+    segment = directory / "000001.jsonl"
+    content, line = damage(segment.read_bytes())
+    segment.write_bytes(content)
+    writer = start(directory)
+    assert writer.found_damage is not None
+    for export in list(writer.found_open):
+        writer.terminal(row(1) | {"export_id": export})
+    await settled(writer, 4)
+    writer.close()
+    assert segment.read_bytes() == content
+    first = orjson.loads((directory / "000002.jsonl").read_bytes().splitlines()[0])
+    # A changed line shows in the line after it.
+    assert (first["record"], first["broken_segment"]) == ("break", 1)
+    assert first["broken_line"] in (line, line + 1)
+    named = {(finding.segment, finding.line) for finding in verify(directory.parent.parent)}
+    assert ("0/000001.jsonl", first["broken_line"]) in named
+    assert len({end["seq"] for end in ends(directory)}) == len(ends(directory)), "no seq is given twice"
+
+
+async def test_a_log_of_a_later_version_is_refused(directory):
+    write_log(directory, [row(1)])
+    segment = directory / "000001.jsonl"
+    segment.write_bytes(segment.read_bytes().replace(b'"v":1', b'"v":2'))
+    with pytest.raises(LedgerTooNew):
+        start(directory)
+    assert not held(directory)
+
+
+def test_a_log_without_a_loop_is_flushed(directory):
+    writer = LogWriter(directory, 0, None)
+    called: list[int] = []
+    writer.append(opening(1).record())
+    writer.terminal(row(1), lambda: called.append(1))
+    writer.flush()
+    assert called == [1]
+    assert len(ends(directory)) == 1
+    writer.close()
+
+
+def test_a_flush_that_fails_says_so(directory):
+    io = FaultyIO()
+    writer = LogWriter(directory, 0, None, io=io, limits=QUICK)
+    writer.append(opening(1).record())
+    writer.flush()
+    io.failing = "sync"
+    writer.terminal(row(1))
+    with pytest.raises(LedgerUnavailable, match="injected"):
+        writer.flush()
+    io.failing = ""
+    writer.flush()
+    writer.close()
+    assert len(ends(directory)) == 1
+
+
+def test_a_directory_that_cannot_be_used_is_unavailable(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerUnavailable):
+        LogWriter(tmp_path / "file" / "0", 0, None)

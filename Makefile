@@ -14,14 +14,14 @@ help:
 	@echo "make check   lint, types and the rules of the house"
 	@echo "make bench   CPU per request and per token beside a bare relay"
 	@echo "make setup   only install: .venv with .venv/bin/tokenport"
-	@echo "make lock    resolve the lock files anew from pyproject.toml"
+	@echo "make lock    resolve the lock files from pyproject.toml (ARGS=--upgrade: newer versions)"
 	@echo "make clean   remove .venv, caches and what the demo wrote"
 
 setup: $(STAMP)
 
 # The stamp is newer than the locks exactly if they are installed. uv comes by pip with a hash, all else by uv.
 $(STAMP): $(LOCKS) pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "$(PYTHON) is missing or older than 3.11: install one, or say which: make PYTHON=python3.12"; exit 2; }
 	@echo "setup: .venv with $$($(PYTHON) --version)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || \
@@ -50,7 +50,7 @@ bench: setup
 
 # Hashes, and no addresses: the same files install from any package index, with pip as with uv.
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	--no-header
+	--no-header $(ARGS)
 lock: setup
 	echo 'uv' | $(BIN)/uv $(COMPILE) --output-file lock/bootstrap.txt -
 	$(BIN)/uv $(COMPILE) --output-file lock/product.txt pyproject.toml

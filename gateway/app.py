@@ -82,7 +82,7 @@ class WorkerParts:
         """After the last exchange: nothing is under way any more."""
         self.port.stop()
         self.prober.stop()
-        self.proxy.flush_refusals(everything=True)
+        self.proxy.flush_refusals()
         self.live.backends.close()
         self.desk.log.close()
         self.desk.board.close()

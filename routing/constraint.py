@@ -111,7 +111,7 @@ class View:
 
     def service_s(self, backend: Backend, state: BackendState) -> float:
         """How long it will hold a slot."""
-        return self.input_tokens / backend.prefill_tokens_per_s + self.output_tokens * state.itl.predict()
+        return self.input_tokens / backend.prefill_tokens_per_s + self.output_tokens * state.itl.value
 
     def mbps(self, route: Route, state: BackendState) -> float:
         """The mean rate on the link while it is served."""

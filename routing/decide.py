@@ -205,7 +205,7 @@ def _price(view: View, route: Route, state: BackendState, prices: PriceSlice) ->
     backend = route.backend
     name, slots = backend.name, backend.slots
     output_tokens = view.output_tokens
-    itl_s = state.itl.predict()
+    itl_s = state.itl.value
     service_s = view.service_s(backend, state)
     load = state.inflight + state.inflight_elsewhere
     link = view.links.get(route.link.name)

@@ -108,24 +108,15 @@ class TtftEstimate:
         self._excess_at = now
 
 
-class ItlEstimate:
-    """Seconds between two output tokens of one stream."""
+class ItlEstimate(Mean):
+    """Seconds between two output tokens of one stream; `value` is the prediction."""
 
-    __slots__ = ("_mean",)
+    __slots__ = ()
 
-    def __init__(self, itl_s: float) -> None:
-        self._mean = Mean(itl_s)
-
-    def adopt(self, itl_s: float) -> None:
-        self._mean.adopt(itl_s)
-
-    def predict(self) -> float:
-        return self._mean.value
-
-    def observe(self, stream_s: float, output_tokens: int) -> None:
+    def observe_stream(self, stream_s: float, output_tokens: int) -> None:
         """`stream_s` from the first content event to the last, of an answer of that many tokens."""
         if output_tokens >= ITL_TOKENS_MIN:
-            self._mean.observe(stream_s / (output_tokens - 1))
+            self.observe(stream_s / (output_tokens - 1))
 
 
 class RatioEstimate:

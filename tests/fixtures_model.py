@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,20 +18,26 @@ from gateway.demo.model import ensure_model
 from gateway.demo.model_server import command
 
 END_S = 10
+ENVIRON = dict(os.environ)  # as it was before the tests cleared it: it may name another cache folder
 
 
 @pytest.fixture(scope="session")
-def real_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL ("http://127.0.0.1:41234/v1") of a real model on one thread, for as long as the tests run."""
+def real_model_file() -> Path:
+    """The model's file."""
     try:
-        model = ensure_model(os.environ, lambda text: print(text, file=sys.stderr))
+        return ensure_model(ENVIRON, lambda text: print(text, file=sys.stderr))
     except NotReadyError as error:
         pytest.fail(f"the real model is needed and cannot be had: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def real_model(real_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL ("http://127.0.0.1:41234/v1") of a real model on one thread, for as long as the tests run."""
     log = tmp_path_factory.mktemp("model") / "model-server.log"
     with (
         log.open("wb") as stderr,
         subprocess.Popen(
-            command(str(model), threads=1), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
+            command(str(real_model_file), threads=1), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
         ) as server,
     ):
         assert server.stdin is not None

@@ -4,7 +4,6 @@ Charts hold no text and stretch in both directions, so labels stay readable on a
 drawing.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,11 +58,11 @@ def stack(columns: Sequence[Sequence[int]]) -> Stack:
 
 
 def nice_ceiling(number: int) -> int:
-    """The least of 2, 4, 6, 8, 10, 20, 40, ... that is not below: an upper edge whose half is round as well."""
+    """The least of 2, 3, 4, 5, 6, 8, 10, 20, 30, ... that is not below."""
     if number <= 2:
         return 2
-    size = 10 ** math.floor(math.log10(number))
-    return next(size * step for step in (1, 2, 4, 6, 8, 10) if size * step >= number)
+    size: int = 10 ** (len(str(number)) - 1)
+    return next(size * step for step in (1, 2, 3, 4, 5, 6, 8, 10) if size * step >= number)
 
 
 SPARK_WIDTH = 240.0
@@ -78,7 +77,6 @@ class Spark:
     width: float
     height: float
     now_x: float
-    now_y: float
     zero_y: float | None  # where 0 lies, if prices are negative somewhere
     past: str
     past_unsure: str
@@ -104,22 +102,22 @@ def spark(samples: Sequence[Sample], start: float, now: float, end: float) -> Sp
         return round(SPARK_HEIGHT - _PAD - share * (SPARK_HEIGHT - 2 * _PAD), 1)
 
     paths = {(ahead, sure): _Path() for ahead in (False, True) for sure in (False, True)}
-    now_y = y_of(samples[0].price_per_mwh)
     for index, sample in enumerate(samples):
         until = samples[index + 1].since if index + 1 < len(samples) else end
         y, sure = y_of(sample.price_per_mwh), sample.quality == "live"
         if sample.since <= now:
             paths[False, sure].step(x_of(sample.since), x_of(min(until, now)), y)
-            now_y = y
         if until > now:
             paths[True, sure].step(x_of(max(sample.since, now)), x_of(until), y)
     return Spark(
         SPARK_WIDTH,
         SPARK_HEIGHT,
         x_of(now),
-        now_y,
         y_of(0.0) if low < 0 < high else None,
-        *(paths[ahead, sure].data for ahead in (False, True) for sure in (True, False)),
+        paths[False, True].data,
+        paths[False, False].data,
+        paths[True, True].data,
+        paths[True, False].data,
         low,
         high,
     )

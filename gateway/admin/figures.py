@@ -42,24 +42,23 @@ def _three_digits(number: float) -> str:
 
 
 def fixed(number: float, decimals: int = 2) -> str:
-    """Grouped, with so many decimals."""
+    """Grouped, with so many decimals; nothing at all is 0."""
+    if number == 0:
+        return "0"
     text = f"{number:,.{decimals}f}"
     return _signed(text if any(digit in "123456789" for digit in text) else text.lstrip("-"))
 
 
-def money(amount: Decimal) -> str:
-    """An amount of currency: two decimals from 1 on, below that as many as show two digits of it."""
-    size = abs(amount)
-    if size >= 1 or size == 0:
-        return fixed_decimal(amount, 2)
-    if size >= Decimal("0.01"):
-        return fixed_decimal(amount, 4)
-    decimals = min(9, 1 - size.adjusted())
-    return fixed_decimal(amount, decimals)
+def money(amount: Decimal, beside: Decimal = Decimal(0)) -> str:
+    """An amount of currency: two decimals from 1 on, below that as many as show three digits of it, or of a larger
+    one that is shown beside it."""
+    size = max(abs(amount), abs(beside))
+    return decimal(amount, 2 if size >= 1 or size == 0 else min(9, 2 - size.adjusted()))
 
 
-def fixed_decimal(amount: Decimal, decimals: int) -> str:
-    return _signed(f"{amount:,.{decimals}f}")
+def decimal(amount: Decimal, decimals: int) -> str:
+    """Grouped, with so many decimals; nothing at all is 0."""
+    return _signed(f"{amount:,.{decimals}f}") if amount else "0"
 
 
 def nano(amount: int) -> Decimal:

@@ -38,13 +38,13 @@ class BackendNow:
 
 @dataclass(frozen=True, slots=True)
 class BudgetNow:
-    """A tenant's budget in its current period, in tokens. `ends` is epoch seconds."""
+    """A tenant's budget in its current period, in tokens. `ends` is epoch seconds; None before a first request."""
 
     tokens: int
     period: str
     used: int
     reserved: int
-    ends: float
+    ends: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,6 @@ def _tenant(seen: Sequence[Status]) -> TenantNow:
             period=first["period"],
             used=max(each["used"] for each in budgets),
             reserved=sum(each["reserved"] for each in budgets),
-            ends=max(each["ends"] for each in budgets),
+            ends=max((each["ends"] for each in budgets if each["ends"]), default=None),
         )
     return TenantNow(seen[0]["name"], sum(each["streams"] for each in seen), budget)

@@ -16,12 +16,13 @@ from collections.abc import Awaitable, Callable, Collection
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from gateway.config import Address
+from gateway.config import GatewaySettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Answered to anyone, and therefore without details.
 OPEN = ("/healthz", "/readyz")
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # Everything on the page is ours and from this server; nothing is inline, framed or sent elsewhere.
 CONTENT_POLICY = "; ".join(
@@ -52,20 +53,23 @@ async def seal(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
 
 
-def guard(listen: Address, token: str) -> Middleware:
-    """The doors, for a port configured to listen there."""
-    hosts = {"localhost", "127.0.0.1", "::1", listen.host.lower()} if listen.loopback else None
-    digest = token.encode()
+def guard(settings: Callable[[], GatewaySettings]) -> Middleware:
+    """The doors. Settings are looked at for each request, because a reload may change the token."""
 
     @web.middleware
     async def doors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path in OPEN:
             return await handler(request)
-        if hosts is not None and _host_name(request.headers.get("Host", "")) not in hosts:
-            return _refusal(403, "This address is not served here. Use localhost or the address the gateway listens on.")
+        gateway = settings()
+        listen, token = gateway.admin_listen, gateway.admin_token.encode()
+        host = _host_name(request.headers.get("Host", ""))
+        if listen.loopback and host not in LOOPBACK_HOSTS and host != listen.host.lower():
+            return _refusal(
+                403, "This address is not served here. Use localhost or the address the gateway listens on."
+            )
         if _foreign(request):
             return _refusal(403, "Requests made for other sites are not served.")
-        if digest and not _knows(request.headers.getall("Authorization", []), digest):
+        if token and not _knows(request.headers.getall("Authorization", []), token):
             answer = _refusal(401, "A token is needed: as `Authorization: Bearer <token>`, or as the password.")
             answer.headers["WWW-Authenticate"] = 'Basic realm="tokenport admin", charset="UTF-8"'
             return answer

@@ -4,7 +4,6 @@ A counter never goes down while the gateway runs: the last counts of a worker th
 worker that did not answer in time is represented by what it said before.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
@@ -15,10 +14,11 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-import gateway
 from gateway import telemetry as names
 from gateway.admin.fleet import Fleet, Status, merge
 from gateway.admin.plane import ControlPlane
+from gateway.admin.status import VERSION
+from gateway.clock import wall
 from gateway.telemetry import Metric
 
 Labels = tuple[str, ...]
@@ -95,7 +95,7 @@ async def scrape(plane: ControlPlane, totals: Totals, accept: str) -> tuple[byte
     statuses = [status for status in await plane.ask_workers("status") if status is not None]
     sums, fleet = totals.take(statuses), merge(statuses)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Scrape(sums, list(_gauges(plane, fleet, time.time()))))
+    registry.register(_Scrape(sums, list(_gauges(plane, fleet, wall()))))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 
@@ -138,7 +138,7 @@ def _histogram(metric: Metric, found: Mapping[Labels, _Histogram]) -> Family:
 
 def _gauges(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Iterator[Gauge]:
     edge = plane.settings.gateway.edge
-    yield names.BUILD, [((gateway.__version__, edge), 1)]
+    yield names.BUILD, [((VERSION, edge), 1)]
     yield names.STARTED, [((), plane.started_at)]
     yield names.READY, [((), plane.ready)]
     yield names.WORKERS, [((), len(fleet.workers))]
@@ -151,12 +151,15 @@ def _gauges(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Iterator[Gauge]
     yield names.BACKEND_TTFT, [((backend.name,), backend.ttft_ms / 1000) for backend in backends]
     yield names.LEDGER_WRITABLE, [((str(worker.log),), worker.ledger_writable) for worker in fleet.workers]
     yield from _prices(plane, wall_s)
-    yield names.BUDGET, [
-        ((tenant.name, part), number)
-        for tenant in fleet.tenants
-        if (budget := tenant.budget) is not None
-        for part, number in (("limit", budget.tokens), ("used", budget.used), ("reserved", budget.reserved))
-    ]
+    yield (
+        names.BUDGET,
+        [
+            ((tenant.name, part), number)
+            for tenant in fleet.tenants
+            if (budget := tenant.budget) is not None
+            for part, number in (("limit", budget.tokens), ("used", budget.used), ("reserved", budget.reserved))
+        ],
+    )
 
 
 def _prices(plane: ControlPlane, wall_s: float) -> Iterator[Gauge]:
@@ -164,10 +167,15 @@ def _prices(plane: ControlPlane, wall_s: float) -> Iterator[Gauge]:
     prices = book.at(plane.price_time.at(wall_s))
     points = {region: point for region in book.regions if (point := prices.power(region)) is not None}
     yield names.POWER_PRICE, [((region, point.quality), point.price_per_mwh) for region, point in points.items()]
-    yield names.LINK_PRICE, [
-        ((link,), float(book.exchange(price.currency)) * price.marginal_per_gb()) for link, price in book.transit.items()
-    ]
-    yield names.FEED_FETCHED, [
-        ((feed,), state.fetched_at) for feed, state in feeds.items() if state.fetched_at is not None
-    ]
+    yield (
+        names.LINK_PRICE,
+        [
+            ((link,), float(book.exchange(price.currency)) * price.marginal_per_gb())
+            for link, price in book.transit.items()
+        ],
+    )
+    yield (
+        names.FEED_FETCHED,
+        [((feed,), state.fetched_at) for feed, state in feeds.items() if state.fetched_at is not None],
+    )
     yield names.FEED_FAILING, [((feed,), bool(state.problem)) for feed, state in feeds.items()]

@@ -4,7 +4,9 @@
 seconds; the outlines of the world, the largest part, stay where they are. Both are made by the same templates.
 """
 
+import json
 import logging
+import shlex
 import sqlite3
 from dataclasses import dataclass
 from typing import Any
@@ -137,8 +139,10 @@ def _first_request(plane: ControlPlane) -> str:
     gateway = plane.settings.gateway
     scheme = "https" if gateway.tls is not None else "http"
     model = plane.settings.rules[0].model if plane.settings.rules else "MODEL"
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
     return (
-        f"curl -N {scheme}://{gateway.listen}/v1/chat/completions"
-        ' -H "Authorization: Bearer $TOKENPORT_KEY" -H "Content-Type: application/json"'
-        f' -d \'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}\''
+        f"curl -N {scheme}://{gateway.listen}/v1/chat/completions \\\n"
+        '  -H "Authorization: Bearer $TOKENPORT_KEY" \\\n'
+        '  -H "Content-Type: application/json" \\\n'
+        f"  -d {shlex.quote(json.dumps(body))}"
     )

@@ -85,14 +85,16 @@ class SpreadView:
 
 
 def headline(money: Money) -> Headline:
+    revenue, cost = figures.nano(money.revenue), figures.nano(money.cost)
+    largest = max(revenue, cost)
     return Headline(
         exported=figures.whole(money.exported),
         delivered=figures.whole(money.tokens),
         requests=figures.whole(money.requests),
-        revenue=figures.money(figures.nano(money.revenue)),
-        cost=figures.money(figures.nano(money.cost)),
+        revenue=figures.money(revenue, largest),
+        cost=figures.money(cost, largest),
         spread=figures.money(figures.per_mtok(money.spread, money.tokens)) if money.tokens else "",
-        earned=figures.money(figures.nano(money.spread)),
+        earned=figures.money(revenue - cost, largest),
         loss=money.spread < 0,
     )
 
@@ -190,7 +192,7 @@ def spreads(trade: Trade) -> list[SpreadView]:
             country=origin.country,
             tokens=figures.whole(origin.money.tokens),
             **{
-                name: figures.fixed_decimal(figures.per_mtok(getattr(origin.money, name), origin.money.tokens), 4)
+                name: figures.decimal(figures.per_mtok(getattr(origin.money, name), origin.money.tokens), 4)
                 for name in ("revenue", "energy", "bought", "link", "waste", "spread")
             },
             loss=origin.money.spread < 0,

@@ -4,8 +4,9 @@ A view is text and geometry, ready to be placed: templates format nothing and ca
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -15,18 +16,21 @@ from gateway.admin.fleet import BackendNow, Fleet
 from gateway.admin.outlook import SIDE_S, Outlook
 from gateway.admin.plane import ControlPlane
 from gateway.admin.status import link_per_gb, price_zone
+from gateway.config import BackendSettings
 from pricing.book import PriceSlice
 from pricing.energy import PricePoint
 from pricing.transit import LOCAL_LINK
 from routing.estimate import BYTES_PER_OUTPUT_TOKEN
 
+# Words of a label that belong into a notice at the top of the page, in their stems.
+_UNREAL = re.compile("simulat|replay|assum|estimat|declared", re.IGNORECASE)
 # Of the last decisions, as many as a person reads.
 DECISIONS_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to know before reading the figures. `kind` is note or alert."""
+    """Something to know before reading the figures. `kind` is info or alert."""
 
     kind: str
     title: str
@@ -138,18 +142,19 @@ def notices(plane: ControlPlane, fleet: Fleet, at: float, tz: ZoneInfo) -> Itera
     if clock is not None:
         pace = "" if clock.speed == 1 else f" and runs {clock.speed:g} times as fast as time"
         when = f"{figures.date_and_hour(at, tz)} {tz.key}"
-        yield Notice("note", "Prices are replayed.", f"The price clock shows {when}{pace}.")
-    for label, places in _labels(plane).items():
-        yield Notice("note", f"{label[:1].upper()}{label[1:]}:", f"{', '.join(places)}.")
+        yield Notice("info", "Prices are replayed.", f"The price clock shows {when}{pace}.")
+    unreal = _unreal(plane)
+    if unreal:
+        yield Notice("info", "Simulated, replayed or assumed:", f"{unreal}. Their labels below say what.")
 
 
-def _labels(plane: ControlPlane) -> Mapping[str, list[str]]:
-    """Which regions and backends carry a label of the operator's, by label."""
-    found: dict[str, list[str]] = {}
-    for place in (*plane.settings.regions.values(), *plane.settings.backends):
-        if place.label:
-            found.setdefault(place.label, []).append(place.name)
-    return found
+def _unreal(plane: ControlPlane) -> str:
+    """Regions and backends whose labels say that something about them is not as it would be in service."""
+    settings = plane.settings
+    regions = [region.name for region in settings.regions.values() if _UNREAL.search(region.label)]
+    backends = [backend.name for backend in settings.backends if _UNREAL.search(backend.label)]
+    parts = [("regions", regions), ("backends", backends)]
+    return "; ".join(f"{kind} {', '.join(names)}" for kind, names in parts if names)
 
 
 def price_views(plane: ControlPlane, outlook: Outlook, at: float, tz: ZoneInfo) -> list[PriceView]:
@@ -250,7 +255,7 @@ def link_views(plane: ControlPlane) -> list[LinkView]:
 
 def backend_views(plane: ControlPlane, fleet: Fleet) -> list[BackendView]:
     """Backends with their share of the last decisions, the most chosen first."""
-    labels = {backend.name: backend.label for backend in plane.settings.backends}
+    labels = {backend.name: _label(plane, backend) for backend in plane.settings.backends}
     chosen = Counter(decision["backend"] for decision in fleet.decisions)
     total = chosen.total()
     ordered = sorted(fleet.backends, key=lambda backend: (-chosen[backend.name], backend.name))
@@ -276,6 +281,12 @@ def backend_views(plane: ControlPlane, fleet: Fleet) -> list[BackendView]:
             )
         )
     return views
+
+
+def _label(plane: ControlPlane, backend: BackendSettings) -> str:
+    """What the operator says of a backend; of its region too where that has no line among the prices."""
+    region = plane.settings.regions[backend.region]
+    return "; ".join(label for label in ("" if region.power else region.label, backend.label) if label)
 
 
 def _health(backend: BackendNow) -> tuple[str, str]:

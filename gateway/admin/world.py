@@ -7,17 +7,21 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway import data
 
 WIDTH = 1000.0
-NORTH, SOUTH = 84.0, -56.0  # nobody lives beyond
+NORTH, SOUTH = 80.0, -56.0  # nobody lives beyond
+WEST, EAST = 150.0, 178.0  # degrees at the equator: the drawing leaves out the empty sides of the Pacific
 ARC_MIN, ARC_MAX = 1.2, 9.0
 DOT_MIN, DOT_MAX = 4.0, 11.0
-# An arc rises above the straight line by this share of its length.
+# How far the point that bends an arc lies from the straight line, as a share of its length.
 RISE = 0.2
-# What a label takes, for keeping labels apart.
-CHAR_WIDTH, LINE_HEIGHT, GAP = 10.5, 24.0, 13.0
+# What a label takes, for keeping labels apart, and how far from its point it may go before it covers another one.
+CHAR_WIDTH, LINE_HEIGHT = 10.4, 23.0
+DISTANCES = (16.0, 28.0, 42.0, 62.0, 86.0)
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.75, 0.7), (0.75, -0.7), (-0.75, 0.7), (-0.75, -0.7))
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -35,8 +39,8 @@ def _equal_earth(lon: float, lat: float) -> Point:
     return x, theta * (a1 + a2 * square + sixth * (a3 + a4 * square))
 
 
-_EAST = _equal_earth(180.0, 0.0)[0]
-_SCALE = WIDTH / (2 * _EAST)
+_LEFT = _equal_earth(-WEST, 0.0)[0]
+_SCALE = WIDTH / (_equal_earth(EAST, 0.0)[0] - _LEFT)
 _TOP = _equal_earth(0.0, NORTH)[1]
 HEIGHT = round((_TOP - _equal_earth(0.0, SOUTH)[1]) * _SCALE, 1)
 
@@ -44,7 +48,7 @@ HEIGHT = round((_TOP - _equal_earth(0.0, SOUTH)[1]) * _SCALE, 1)
 def place(lon: float, lat: float) -> Point:
     """Where a point of the earth lies in the drawing."""
     x, y = _equal_earth(lon, lat)
-    return round((x + _EAST) * _SCALE, 1), round((_TOP - y) * _SCALE, 1)
+    return round((x - _LEFT) * _SCALE, 1), round((_TOP - y) * _SCALE, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Spot:
     shape: str
     label_at: Point
     anchor: str  # start | end | middle, of the label
+    leader: str  # a line from the point to a label that had to go away from it; empty beside the point
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,34 +129,37 @@ class World:
         most = max((lane.tokens for lane in drawn), default=0) or 1
         makes = {code for code in makers if code in self._points} | {lane.origin for lane in drawn}
         arcs = tuple(
-            self._arc(lane, most) for lane in sorted(drawn, key=lambda lane: lane.tokens) if lane.origin != lane.destination
+            self._arc(lane, most)
+            for lane in sorted(drawn, key=lambda lane: lane.tokens)
+            if lane.origin != lane.destination
         )
         through: dict[str, int] = dict.fromkeys(sorted(makes), 0)
         for lane in drawn:
             for code in {lane.origin, lane.destination}:
                 through[code] = through.get(code, 0) + lane.tokens
         largest = max(through.values(), default=0) or 1
-        spots: list[Spot] = []
-        taken: list[Box] = [_around(self._points[code][1], DOT_MAX) for code in through]
-        for code in sorted(through, key=lambda code: (-through[code], code)):
-            spots.append(self._spot(code, through[code] / largest, code in makes, taken))
+        taken = [_around(self._points[code][1], DOT_MAX) for code in through]
+        busiest_first = sorted(through, key=lambda code: (-through[code], code))
+        spots = (self._spot(code, through[code] / largest, code in makes, taken) for code in busiest_first)
         return Scene(arcs, tuple(spots))
 
     def _arc(self, lane: Lane, most: int) -> Arc:
         origin, destination = self._points[lane.origin][1], self._points[lane.destination][1]
         (x0, y0), (x1, y1) = origin, destination
-        lift = math.hypot(x1 - x0, y1 - y0) * RISE
-        middle = ((x0 + x1) / 2, max(4.0, (y0 + y1) / 2 - lift))
+        # Bent to the north, as a great circle would be; one that runs north and south bends to a side.
+        north = -RISE if x1 >= x0 else RISE
+        middle = ((x0 + x1) / 2 - (y1 - y0) * north, max(4.0, (y0 + y1) / 2 + (x1 - x0) * north))
         width = ARC_MIN + (ARC_MAX - ARC_MIN) * math.sqrt(lane.tokens / most)
         path = f"M{x0} {y0}Q{middle[0]:.1f} {middle[1]:.1f} {x1} {y1}"
         return Arc(path, round(width, 2), origin, destination, lane.title)
 
     def _spot(self, code: str, share: float, makes: bool, taken: list[Box]) -> Spot:
+        """A spot, whose label is added to what is `taken`."""
         name, at = self._points[code]
         radius = round(DOT_MIN + (DOT_MAX - DOT_MIN) * math.sqrt(share), 2)
-        label_at, anchor, box = _label(name, at, taken)
-        taken.append(box)
-        return Spot(code, name, at, radius, makes, self._shapes.get(code, ""), label_at, anchor)
+        label = _label(name, at, taken)
+        taken.append(label.box)
+        return Spot(code, name, at, radius, makes, self._shapes.get(code, ""), label.at, label.anchor, label.leader)
 
 
 def _outline(ring: Sequence[float]) -> str:
@@ -163,24 +171,39 @@ def _around(at: Point, radius: float) -> Box:
     return at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius
 
 
-def _label(name: str, at: Point, taken: Sequence[Box]) -> tuple[Point, str, Box]:
-    """Where a name goes: right, left, below or above its point, at the first place where it covers nothing."""
-    x, y = at
-    width = len(name) * CHAR_WIDTH
-    half = LINE_HEIGHT / 2
-    choices: list[tuple[Point, str, Box]] = [
-        ((x + GAP, y + half / 2), "start", (x + GAP, y - half, x + GAP + width, y + half)),
-        ((x - GAP, y + half / 2), "end", (x - GAP - width, y - half, x - GAP, y + half)),
-        ((x, y + GAP + half), "middle", (x - width / 2, y + GAP - half / 2, x + width / 2, y + GAP + half * 1.5)),
-        ((x, y - GAP), "middle", (x - width / 2, y - GAP - half * 1.5, x + width / 2, y - GAP + half / 2)),
-    ]
+class _Label(NamedTuple):
+    at: Point
+    anchor: str
+    leader: str
+    box: Box
+
+
+def _label(name: str, at: Point, taken: Sequence[Box]) -> _Label:
+    """Where a name goes: as near to its point as it covers nothing else."""
+    choices = [_beside(name, at, distance, *way) for distance in DISTANCES for way in DIRECTIONS]
     for choice in choices:
-        box = choice[2]
-        inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT
-        if inside and not any(_overlap(box, other) for other in taken):
+        left, top, right, bottom = choice.box
+        if (
+            left >= 0
+            and top >= 0
+            and right <= WIDTH
+            and bottom <= HEIGHT
+            and not any(_meet(choice.box, b) for b in taken)
+        ):
             return choice
     return choices[0]
 
 
-def _overlap(a: Box, b: Box) -> bool:
+def _beside(name: str, at: Point, distance: float, right: float, down: float) -> _Label:
+    """A label at a distance from its point in a direction."""
+    width = len(name) * CHAR_WIDTH
+    x, y = round(at[0] + right * distance, 1), round(at[1] + down * distance, 1)
+    anchor = "start" if right > 0 else "end" if right < 0 else "middle"
+    left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+    box = (left, y - LINE_HEIGHT / 2, left + width, y + LINE_HEIGHT / 2)
+    leader = "" if distance == DISTANCES[0] else f"M{at[0]} {at[1]}L{x} {y}"
+    return _Label((x, round(y + LINE_HEIGHT / 4, 1)), anchor, leader, box)
+
+
+def _meet(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -117,8 +117,8 @@ def _blame(draft: Draft, path: str, build: Callable[[], object]) -> None:
         draft.problems.add(path, f"{re.sub('^tariff [^:]*: ', '', str(error))}; mend the period")
 
 
-def feeds(draft: Draft, now: float) -> dict[str, PriceCurve]:
-    """Files of prices hold prices. Gives their curves."""
+def feeds(draft: Draft) -> dict[str, PriceCurve]:
+    """Files of prices hold prices. Gives their curves, to try the tables out with."""
     curves = {}
     for name, feed in draft.settings.feeds.items():
         where = draft.feeds[name].where("path")
@@ -129,7 +129,7 @@ def feeds(draft: Draft, now: float) -> dict[str, PriceCurve]:
                 body = stream.read(FEED_BYTES_MAX + 1)
             if len(body) > FEED_BYTES_MAX:
                 raise ValueError(f"larger than {FEED_BYTES_MAX} bytes")
-            curves[name] = feed_curve(feed, body, now)
+            curves[name] = feed_curve(feed, body, fetched_at=0.0)
         except OSError as error:
             draft.problems.add(where, f"{feed.path} cannot be read ({error.strerror}); make it readable")
         except ValueError as error:

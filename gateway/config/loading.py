@@ -100,7 +100,7 @@ def _check(read: Draft, files: bool) -> None:
     checks.links(read)
     checks.rules(read)
     checks.tenants(read)
-    curves = checks.feeds(read, 0.0) if files else {}
+    curves = checks.feeds(read) if files else {}
     if read.problems.lines():
         return
     try:

@@ -39,6 +39,10 @@ _OTHER_UNITS = frozenset(
 )
 
 
+# The last step of a key path: an index, a bare key or a quoted one.
+_LAST_STEP = re.compile(r'(\[\d+\]|\.?[^.\["]+|\.?"(?:[^"\\]|\\.)*")$')
+
+
 class Problems:
     """What is wrong with a file: one line for each path, in the order of the file."""
 
@@ -75,9 +79,11 @@ class Problems:
 
     def _position(self, path: str) -> Position:
         """Of a path, or of the innermost table around it that stands in the file."""
-        while path and path not in self._where:
-            path = re.sub(r'(\[\d+\]|\.?[^.\["]+|\.?"(?:[^"\\]|\\.)*")$', "", path)
-        return self._where.get(path, (0, 0))
+        while path not in self._where:
+            path, cut = _LAST_STEP.subn("", path)
+            if not cut:
+                return 0, 0
+        return self._where[path]
 
 
 def _one_line(text: str) -> str:
@@ -102,8 +108,9 @@ class Table:
         return member(self.path, key)
 
     def has(self, key: str) -> bool:
+        """Whether a key is given; an empty text is as good as none."""
         self._known.setdefault(key, "")
-        return key in self._data
+        return self._data.get(key, "") != ""
 
     def where_listed(self, key: str, value: str) -> str:
         """The path of a text in a list."""
@@ -267,7 +274,8 @@ class Table:
 
     def entries(self) -> list[tuple[str, object]]:
         """Every key with its value, for tables whose keys are the writer's own."""
-        self._known.update(dict.fromkeys(self._data, ""))
+        for key in self._data:
+            self._known.setdefault(key, "")
         return list(self._data.items())
 
     def close(self) -> None:

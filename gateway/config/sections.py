@@ -10,6 +10,7 @@ from gateway.config.limits import Limits
 from gateway.config.reader import Table
 from gateway.config.settings import Address, GatewaySettings, PriceClock, Tls
 
+EVERY_HOST = {"0.0.0.0", "::"}
 WORKERS_MAX = 256  # far above the cores of one machine
 SPEED_MAX = 100_000  # a year of prices in five minutes
 
@@ -40,7 +41,7 @@ def gateway(table: Table, context: Context) -> GatewaySettings:
     proxies = networks(table, "trusted_proxies")
     settings = GatewaySettings(
         edge=reference(table, "edge", "eu-edge"),
-        data_dir=context.resolve(table.text("data_dir", "var")),
+        data_dir=context.resolve(table.text("data_dir") or "var"),
         listen=listen,
         workers=table.whole("workers", 1, high=WORKERS_MAX, fix="0 starts one per core"),
         currency=context.currency,
@@ -53,8 +54,13 @@ def gateway(table: Table, context: Context) -> GatewaySettings:
     )
     if not admin_listen.loopback and not admin_token and not table.spoiled("admin_token_env"):
         table.complain("admin_listen", f'"{admin_listen}" is open to others; set admin_token_env, or use 127.0.0.1')
-    if admin_listen == listen and listen.port and not table.spoiled("listen"):
-        table.complain("admin_listen", "is the same address as listen; give it another port")
+    hosts = {listen.host, admin_listen.host}
+    if (
+        listen.port == admin_listen.port != 0
+        and (len(hosts) == 1 or hosts & EVERY_HOST)
+        and not table.spoiled("listen")
+    ):
+        table.complain("admin_listen", "has the port of listen; give it another one")
     table.close()
     return settings
 
@@ -109,23 +115,35 @@ def limits(table: Table | None) -> Limits:
         else:
             given[spec.name] = float(table.number(spec.name, low=low, high=high))
     table.close()
-    found = Limits(**given)  # type: ignore[arg-type]
     for lesser, greater in _ORDERED:
-        if table.spoiled(lesser) or table.spoiled(greater):
-            continue
-        least, most = getattr(found, lesser), getattr(found, greater)
-        if least > most:
-            blamed = lesser if table.has(lesser) else greater
-            table.complain(blamed, f"{lesser} ({least}) must not exceed {greater} ({most}); change one of them")
-    return found
+        if not table.spoiled(lesser) and not table.spoiled(greater):
+            _order(table, given, lesser, greater)
+    return Limits(**given)  # type: ignore[arg-type]
+
+
+def _order(table: Table, given: dict[str, int | float], lesser: str, greater: str) -> None:
+    """A default gives way to the limit that was set; two that were set must not contradict each other."""
+    found = Limits(**given)  # type: ignore[arg-type]
+    least, most = getattr(found, lesser), getattr(found, greater)
+    if least <= most:
+        return
+    if lesser in given and greater in given:
+        table.complain(lesser, f"({least}) must not exceed {greater} ({most}); change one of them")
+    elif lesser in given:
+        given[greater] = least
+    else:
+        given[lesser] = most
 
 
 def fx(table: Table | None, context: Context) -> dict[str, float]:
     """`[fx]`: what a unit of another currency is worth in the gateway's."""
     rates = {context.currency: 1.0}
-    for code, value in table.entries() if table is not None else ():
-        assert table is not None
-        if not CURRENCY.fullmatch(code):
+    if table is None:
+        return rates
+    for code, value in table.entries():
+        if code == "feed":
+            table.complain(code, f"exchange rates cannot be fetched; give what a unit is worth in {context.currency}")
+        elif not CURRENCY.fullmatch(code):
             table.complain(code, "is not a currency code; use three capital letters, such as EUR")
         elif isinstance(value, dict):
             table.complain(code, "exchange rates cannot be fetched; give the rate as a number")

@@ -40,7 +40,7 @@ SLOTS_MAX = 1_000_000
 JOULES_MAX = 100_000  # per token; the largest model measured alone on its machine takes about ten
 PRICE_PER_MTOK_MAX = 10**9  # in any currency
 MS_MAX = 3_600_000
-MODEL_EXPECTED = f"must be 1 to {MODEL_MAX} printable characters without blanks around them"
+MODEL_EXPECTED = f"1 to {MODEL_MAX} printable characters without blanks around them"
 # The prices a link of each billing needs, with examples.
 LINK_PRICES = {
     "flat": {"price_per_month": "6000"},
@@ -107,23 +107,23 @@ def _dialect_problem(text: str) -> str:
 def _models(table: Table) -> dict[str, str]:
     part = table.table("models", required='models = { "qwen3" = "Qwen/Qwen3-235B-A22B" }')
     found: dict[str, str] = {}
-    for public, _ in part.entries() if part is not None else ():
-        assert part is not None
-        upstream = part.text(public, required=f'{public} = "..."', accepts=model, expected=MODEL_EXPECTED[8:])
+    if part is None:
+        return found
+    for public, _ in part.entries():
+        upstream = part.text(public, required=f'{public} = "..."', accepts=model, expected=MODEL_EXPECTED)
         if not model(public):
-            part.complain(public, f"a model name {MODEL_EXPECTED}; rename it")
+            part.complain(public, f"a model name must be {MODEL_EXPECTED}; rename it")
         found[public] = upstream
-    if part is not None and not found:
+    if not found:
         table.complain("models", 'must not be empty; for example { "qwen3" = "Qwen/Qwen3-235B-A22B" }')
     return found
 
 
 def _auth(table: Table) -> tuple[str, str]:
     """The kind of credential, and the header's name where it is neither of the common ones."""
-    if not isinstance(table.raw("auth"), dict):
+    part = table.table("auth") if isinstance(table.raw("auth"), dict) else None
+    if part is None:
         return table.choice("auth", "bearer", AUTHS), ""
-    part = table.table("auth")
-    assert part is not None
     header = part.text(
         "header", required='header = "api-key"', accepts=HEADER.fullmatch, expected="the name of a header"
     )
@@ -231,10 +231,9 @@ def _optional(table: Table, key: str, high: int) -> float | None:
 
 def _objective(table: Table) -> ObjectiveSettings:
     """A word, or a price of the rule's own for a second of waiting."""
-    if not isinstance(table.raw("objective"), dict):
+    part = table.table("objective") if isinstance(table.raw("objective"), dict) else None
+    if part is None:
         return ObjectiveSettings(table.choice("objective", "balanced", OBJECTIVES))
-    part = table.table("objective")
-    assert part is not None
     value = part.number("value_per_second", required="value_per_second = 2e-5")
     part.close()
     return ObjectiveSettings("value", float(value))

@@ -28,9 +28,10 @@ DAY_S = 86_400
 
 def named(table: Table | None) -> list[tuple[str, Table]]:
     """The tables under a section whose keys are names, such as [regions.guizhou]."""
+    if table is None:
+        return []
     found = []
-    for name, _ in table.entries() if table is not None else ():
-        assert table is not None
+    for name, _ in table.entries():
         entry = table.table(name, expected=f"a table, such as [{table.path}.{name}]")
         if entry is not None and not NAME.fullmatch(name):
             table.complain(name, f"a name must be {NAME_EXPECTED}; rename it")

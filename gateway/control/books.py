@@ -16,7 +16,7 @@ from gateway.clock import wall
 from gateway.config import TenantSettings
 from gateway.edge.metering import period_bounds
 from gateway.ledger import lock
-from gateway.ledger.index import Index
+from gateway.ledger.index import INDEX_NAME, Index
 from gateway.ledger.reading import Reader
 from gateway.ledger.recovery import recover_log
 
@@ -35,7 +35,7 @@ class Books:
         self._index: Index | None = None
 
     async def start(self) -> None:
-        self._index = await self._run(lambda: Index(self._data_dir / "index.db"))
+        self._index = await self._run(lambda: Index(self._ledger / INDEX_NAME))
 
     async def stop(self) -> None:
         """Fold what is there and close."""

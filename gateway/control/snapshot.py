@@ -25,7 +25,7 @@ class Snapshot:
 
     def settings(self, environ: Mapping[str, str]) -> Settings:
         """Parse the text. Raises ConfigError if it is wrong."""
-        return load_text(self.text, self.directory, environ)
+        return load_text(self.text, self.directory, environ, files=False)
 
     def to_message(self) -> Message:
         return {

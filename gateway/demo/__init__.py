@@ -37,13 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     world = World(arguments.data_dir, arguments.port, arguments.admin_port, arguments.speed)
     try:
-        with interruptible(), held(world.data_dir):
+        with interruptible():
             checks.require_packages()
             checks.require_speed(world.speed)
             checks.require_ports({"--port": world.port, "--admin-port": world.admin_port})
             checks.require_memory(checks.available_memory_bytes())
-            model = ensure_model(os.environ, say)
-            return asyncio.run(play(world, model, started))
+            with held(world.data_dir):
+                model = ensure_model(os.environ, say)
+                return asyncio.run(play(world, model, started))
     except NotReadyError as error:
         say(str(error))
         return 2
@@ -56,15 +57,15 @@ async def play(world: World, model: Path, started: float) -> int:
     """Starts everything and waits. A signal cancels this task, wherever it is, once."""
     task = asyncio.current_task()
     assert task is not None
-    loop = asyncio.get_running_loop()
+    stop = once(task.cancel)
     for number in ENDINGS:
-        loop.add_signal_handler(number, once(task.cancel))
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         async with Children(world.data_dir / "log") as children:
             config = await set_up(world, model, children)
             print(hints.ready(world, config, time.monotonic() - started), flush=True)
             child = await children.first_to_end()
-            await asyncio.sleep(POLL_S)  # Ctrl-C reaches the children as well: then it was not their fault
+            await asyncio.sleep(POLL_S)  # Ctrl-C reaches the gateway as well: then it did not fail
             say(f"{child.account()}; ending the demo")
             return 1
     except asyncio.CancelledError:

@@ -5,7 +5,8 @@ import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-SPEED_MAX = 100_000  # what the gateway's price clock takes; the recorded weeks last 48 s then
+from gateway.config.sections import SPEED_MAX
+
 MEMORY_MIN_BYTES = 1_000_000_000  # the model server grows to 0.5 GB with every slot busy; the rest is the gateway's
 
 

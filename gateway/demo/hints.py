@@ -1,9 +1,11 @@
 """What the demo prints when it is ready: what is real, and what to try next. Every line can be pasted as it stands."""
 
+import importlib.util
 import json
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.demo.world import API_KEY, MODEL, World
@@ -34,7 +36,7 @@ curl -N {api}/chat/completions \\
   -H 'Authorization: Bearer {API_KEY}' -H 'Content-Type: application/json' \\
   -d '{body}'
 
-The same with the OpenAI SDK:
+The same with the OpenAI SDK, in {python()}:
 
 from openai import OpenAI
 client = OpenAI(base_url="{api}", api_key="{API_KEY}")
@@ -54,15 +56,25 @@ def hour_lasts(speed: float) -> str:
     return f"an hour in {seconds:.0f} seconds" if seconds < 120 else f"an hour in {seconds / 60:.0f} minutes"
 
 
+def python() -> str:
+    """The interpreter, and what it lacks."""
+    missing = "" if importlib.util.find_spec("openai") else " (pip install openai)"
+    return f"{from_here(Path(sys.executable))}{missing}"
+
+
 def command_name() -> str:
     """How this installation's command is called from here."""
     beside = Path(sys.executable).with_name("tokenport")
-    found = shutil.which("tokenport")
     if not beside.exists():
-        return f"{shlex.quote(sys.executable)} -m gateway"
-    if found is not None and Path(found).resolve() == beside.resolve():
+        return f"{from_here(Path(sys.executable))} -m gateway"
+    found = shutil.which("tokenport")
+    if found is not None and Path(found).samefile(beside):
         return "tokenport"
-    try:
-        return shlex.quote(str(beside.relative_to(Path.cwd())))
-    except ValueError:
-        return shlex.quote(str(beside))
+    return from_here(beside)
+
+
+def from_here(path: Path) -> str:
+    """A path as one would type it: relative where it lies below the current folder."""
+    with suppress(ValueError):
+        path = path.relative_to(Path.cwd())
+    return shlex.quote(str(path))

@@ -2,6 +2,9 @@
 
 The parent holds the other end of the helper's standard input. When the parent ends, however it ends, the pipe closes
 and the helper ends too; no helper outlives a demo that was killed.
+
+Ctrl-C reaches every process of a terminal's group. A helper leaves it to its parent, which ends the gateway first: were
+the model gone before, answers in flight would be written down as cut by their backend. Started by hand, it obeys.
 """
 
 import os
@@ -23,7 +26,7 @@ def _leave_at_end_of_input() -> None:
 
 
 def leave_with_parent() -> None:
-    """Ends this process on SIGTERM, on SIGINT and at the end of standard input."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
+    """Ends this process on SIGTERM and at the end of standard input; on SIGINT only if that is a terminal."""
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave if sys.stdin.isatty() else signal.SIG_IGN)
     threading.Thread(target=_leave_at_end_of_input, name="leash", daemon=True).start()

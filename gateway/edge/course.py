@@ -117,15 +117,14 @@ class Course:
         self.blame(error)
         self.lease.release()
         opening = self.opening
-        connection = attempt.connection if attempt is not None else None
         self.failed.append(
             ledger.Attempt(
                 backend=opening.origin_backend,
                 region=opening.origin_region,
                 cause=error.cause,
                 duration_ms=round((now - self._attempt_at) * 1000),
-                bytes_to_backend=connection.bytes_sent if connection is not None else 0,
-                bytes_from_backend=connection.bytes_received if connection is not None else 0,
+                bytes_to_backend=attempt.bytes_sent if attempt is not None else 0,
+                bytes_from_backend=attempt.bytes_received if attempt is not None else 0,
                 units=opening.units,
             )
         )

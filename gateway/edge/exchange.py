@@ -170,7 +170,8 @@ class Exchange(Case):
             attempt = AnswerAttempt(connection, slot, desk.now, self.delivery)
         self.attempt = attempt
         connection.send(head, body, attempt)
-        slot.sent(connection.bytes_sent)
+        attempt.bytes_sent = connection.bytes_sent
+        slot.sent(attempt.bytes_sent)
         self.deadline = self._next_deadline()
         return attempt
 
@@ -181,7 +182,7 @@ class Exchange(Case):
         attempt.release()
         self.deadline = self._next_deadline()
         await attempt.ended
-        attempt.connection.let_end()
+        attempt.connection.let_end(attempt)
         self.delivery.finish(supply_done=not attempt.tap.done)
 
     async def _whole(self, attempt: AnswerAttempt) -> None:
@@ -275,13 +276,12 @@ class Exchange(Case):
         self._paused_at = self.desk.now()
         self.deadline = min(self.deadline, self._paused_at + self.desk.limits.write_stall_s)
         if self.attempt is not None:
-            self.attempt.connection.pause()
+            self.attempt.pause()
 
     def client_ready(self) -> None:
         self._paused_at = None
         if self.attempt is not None:
-            self.attempt.touched_at = self.desk.now()
-            self.attempt.connection.resume()
+            self.attempt.resume()
 
     def stop(self, outcome: str) -> None:
         """End early, with this outcome unless it has one already."""

@@ -54,7 +54,8 @@ class ExplainRequest:
 def explanation(live: Live, request: ExplainRequest, now: float, wall_s: float) -> dict[str, Any]:
     """The decision for `request` as JSON: a summary in words, the chosen route, every candidate."""
     at = request.at if request.at is not None else live.price_time.at(wall_s)
-    decision, prices = live.explain(_demand(live, request), now, at)
+    demand = _demand(live, request)
+    decision, prices = live.explain(demand, now, at)
     chosen = decision.route
     rows = [_row(candidate, decision) for candidate in decision.candidates]
     return {
@@ -69,7 +70,7 @@ def explanation(live: Live, request: ExplainRequest, now: float, wall_s: float) 
         "prices_since": timestamp(prices.since) if prices.since > 0 else None,
         "expected_output_tokens": decision.output_tokens,
         "candidates": rows,
-        "summary": _summary(live, request, decision, at),
+        "summary": _summary(live, request, demand.destination, decision, at),
     }
 
 
@@ -107,12 +108,12 @@ def _row(candidate: Candidate, decision: Decision) -> dict[str, Any]:
     }
 
 
-def _summary(live: Live, request: ExplainRequest, decision: Decision, at: float) -> list[str]:
+def _summary(live: Live, request: ExplainRequest, destination: str, decision: Decision, at: float) -> list[str]:
     when = timestamp(at) + (" (replayed prices)" if live.price_time.replayed else "")
     currency = live.settings.gateway.currency
     lines = [
         f"model {request.model}, {request.input_tokens} tokens in, about {decision.output_tokens:.0f} out, "
-        f"to {request.destination or 'an unknown country'}, at {when}; money in {currency} per request"
+        f"to {destination or 'an unknown country'}, at {when}; money in {currency} per request"
     ]
     if decision.best is None:
         lines.append(f"refused: {decision.refusal}")

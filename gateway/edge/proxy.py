@@ -1,7 +1,7 @@
 """All exchanges of a worker: their beginning, and their end when the gateway stops.
 
-The life of a single one is `exchange`. A refusal before it began is told here, and counted: one row per minute, tenant
-and reason, never one per request.
+The life of a single one is `exchange`. A refusal before it began is told here, and counted: one record a second,
+tenant and reason, never one per request.
 """
 
 import asyncio
@@ -23,6 +23,10 @@ from gateway.wire.openai import Endpoint
 logger = logging.getLogger("tokenport.proxy")
 
 
+# Refusals reach the ledger this often; its index sums them by minute.
+REFUSALS_EVERY_S = 1.0
+
+
 class Proxy:
     """The worker's requests."""
 
@@ -32,6 +36,7 @@ class Proxy:
         self._empty = asyncio.Event()
         self._empty.set()
         self._refusals = Refusals()
+        self._flush_at = 0.0
         self.accepting = False
         self.draining = False
 
@@ -99,11 +104,14 @@ class Proxy:
             exchange.stop("drained")
 
     def sweep(self, now: float) -> None:
-        self.flush_refusals(everything=False)
+        """Write down the refusals of the last second: a flood becomes one record a second and reason."""
+        if now >= self._flush_at:
+            self._flush_at = now + REFUSALS_EVERY_S
+            self.flush_refusals()
 
-    def flush_refusals(self, *, everything: bool) -> None:
+    def flush_refusals(self) -> None:
         try:
-            self._refusals.flush(round(wall() * 1e6), self._desk.log.append, everything=everything)
+            self._refusals.flush(round(wall() * 1e6), self._desk.log.append, everything=True)
         except LedgerUnavailable:
             # They stay counted and are tried again at the next sweep.
             return

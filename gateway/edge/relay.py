@@ -47,10 +47,14 @@ class Attempt(ABC):
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
         self.released = False
+        # Copied from the connection while it is ours: after the answer's end the next exchange may have it.
+        self.bytes_sent = 0
+        self.bytes_received = 0
         self._error_body: bytearray | None = None
 
     def on_head(self, head: ResponseHead) -> None:
         self.touched_at = self.now()
+        self.bytes_received = self.connection.bytes_received
         self.head = head
         if head.status != 200:
             self._error_body = bytearray()
@@ -59,6 +63,7 @@ class Attempt(ABC):
 
     def on_body(self, data: bytes) -> None:
         self.touched_at = self.now()
+        self.bytes_received = self.connection.bytes_received
         if self._error_body is None:
             self._content(data)
         elif len(self._error_body) < ERROR_BODY_BYTES_MAX:
@@ -66,6 +71,7 @@ class Attempt(ABC):
 
     def on_end(self) -> None:
         head = self.head
+        self.bytes_received = self.connection.bytes_received
         if self._error_body is not None and head is not None:
             self._settle(from_status(head.status, bytes(self._error_body), _retry_after_s(head)))
         elif not self.ended.done():
@@ -81,16 +87,25 @@ class Attempt(ABC):
         self.connection.cancel()
         self._settle(error)
 
+    def pause(self) -> None:
+        """The client is slower than the backend: stop reading."""
+        self.connection.pause(self)
+
+    def resume(self) -> None:
+        """The client has caught up. The silence in between was ours, not the backend's."""
+        self.touched_at = self.now()
+        self.connection.resume(self)
+
     def give_up(self, error: UpstreamError) -> None:
         """Something took too long."""
         self.fail(error)
 
     def cancel(self) -> None:
         """Give this attempt up without blame: the client left or the gateway stops."""
-        if not self.ended.done():
-            self.connection.cancel()
-            self.ended.cancel()
-            self.ready.cancel()
+        # The futures say nothing here: cancelling the task that waits for one has cancelled it already.
+        self.connection.drop(self)
+        self.ended.cancel()
+        self.ready.cancel()
 
     def _settle(self, error: UpstreamError | None) -> None:
         for future in (self.ready, self.ended):
@@ -161,7 +176,7 @@ class StreamAttempt(Attempt):
     def _pass_on(self, passed: list[Passed]) -> None:
         tap = self.tap
         tokens = tap.running_tokens
-        self.slot.generated(tap.content_events, 0 if tokens is None else tokens + 1, self.connection.bytes_received)
+        self.slot.generated(tap.content_events, 0 if tokens is None else tokens + 1, self.bytes_received)
         if passed:
             if self.released:
                 self.last_at = self.touched_at
@@ -249,7 +264,7 @@ class AnswerAttempt(Attempt):
             self._pieces.append(data)
         else:
             self._pieces.clear()
-        self.slot.generated(0, 0, self.connection.bytes_received)
+        self.slot.generated(0, 0, self.bytes_received)
         if self.released:
             self._delivery.raw(data)
         elif self.too_large_to_hold and not self.ready.done():

@@ -18,6 +18,7 @@ from gateway.wire.openai_answer import UsageClaims, claims, hidden_reasoning, pl
 
 REQUEST_ID_CHARS_MAX = 128
 _not_printable = re.compile(r"[^ -~]")
+USAGE_CONTRADICTORY = "usage_contradictory"
 # Bytes of an answer's text per token before any was measured.
 BYTES_PER_ANSWER_TOKEN = 4.0
 
@@ -60,7 +61,6 @@ def settle(case: Case) -> None:
 
 def _ending(case: Case, counts: Counts, now: float) -> Ending:
     attempt = case.attempt
-    connection = attempt.connection if attempt is not None else None
     return Ending(
         outcome=case.outcome,
         ended_at_us=round(wall() * 1e6),
@@ -72,8 +72,8 @@ def _ending(case: Case, counts: Counts, now: float) -> Ending:
         count_flags=counts.flags,
         bytes_from_client=len(case.body),
         bytes_to_client=case.delivery.payload_bytes,
-        bytes_to_backend=connection.bytes_sent if connection is not None else 0,
-        bytes_from_backend=connection.bytes_received if connection is not None else 0,
+        bytes_to_backend=attempt.bytes_sent if attempt is not None else 0,
+        bytes_from_backend=attempt.bytes_received if attempt is not None else 0,
         ttft_ms=_ms(case.ttft_s),
         duration_ms=_ms(now - case.admitted_at),
         failed=tuple(case.course.failed),
@@ -104,7 +104,8 @@ def _count_stream(case: Case, attempt: StreamAttempt) -> Counts:
     if case.outcome == "completed":
         told = claims(tap.usage)
         hidden = hidden_reasoning(told.reasoning, reasoning_seen=tap.reasoning_events > 0)
-        plausible = plausible_stream(
+        # Of two claims that disagree neither is believed.
+        plausible = USAGE_CONTRADICTORY not in tap.usage_flags and plausible_stream(
             told.output,
             content_events=tap.content_events,
             hidden_reasoning=hidden,
@@ -164,7 +165,8 @@ def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
     live, state, facts, usage = case.desk.live, case.course.state, case.facts, counts.usage
     best = case.course.decision.best
     known_s = best.known_s if best is not None else 0.0
-    state.succeeded(now, now - attempt.started_at)
+    # Link and queue are known apart; what is left held a slot.
+    state.succeeded(now, now - attempt.started_at - known_s)
     if attempt.first_at is not None and facts.stream:
         fresh = usage.input_tokens - usage.cached_input_tokens
         state.answered(attempt.first_at - attempt.started_at, fresh, now, known_s)
@@ -182,7 +184,7 @@ def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
     live.lengths.observe(
         case.client.tenant.name, facts.model, case.demand.input_tokens, usage.output_tokens, facts.choices
     )
-    state.bytes_out.observe(("openai", facts.stream), attempt.connection.bytes_received, usage.output_tokens)
+    state.bytes_out.observe(("openai", facts.stream), attempt.bytes_received, usage.output_tokens)
 
 
 def _measure(case: Case, row: Row, counts: Counts) -> None:

@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.ledger.folding import SCHEMA_VERSION, LogsDiffer, create_batch, create_tables, fold_log
+from gateway.ledger.folding import SCHEMA, SCHEMA_VERSION, LogsDiffer, create_batch, create_tables, fold_log
 from gateway.ledger.segment import Head, logs, read_head
 
 INDEX_NAME = "index.db"
@@ -93,9 +93,10 @@ class Index:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != SCHEMA_VERSION:
-                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    raise _damage(f"{self.path} has another schema")
+            tables = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+            if tables and (version != SCHEMA_VERSION or tables != set(SCHEMA)):
+                raise _damage(f"{self.path} has another schema")
+            if not tables:
                 connection.execute("BEGIN IMMEDIATE")
                 create_tables(connection)
                 connection.execute("COMMIT")

@@ -18,21 +18,28 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 import orjson
 
 from gateway.ledger import lock
-from gateway.ledger.segment import TERMINAL, Place, Record
+from gateway.ledger.segment import TERMINAL, LedgerTooNew, Place, Record
 from gateway.ledger.storage import SegmentIO
 from gateway.ledger.tail import MIB, Entry, LogLimits, Tail
 
 DURABLE = 0  # the ticket of what needs no commit
-_NOTHING = 0  # in place of a ticket: the commit failed
 _CLOSE_S_MAX = 10.0  # a sync may hang for ever
 
 
 class LedgerUnavailable(Exception):
     """The ledger cannot write now; the reason is fit for a log line and for the page."""
+
+
+class _News(NamedTuple):
+    """What the thread tells the loop of one commit."""
+
+    tickets: range  # none: it failed
+    calls: list[Callable[[], None]]
 
 
 class LogWriter:
@@ -56,8 +63,7 @@ class LogWriter:
 
         Raises:
             LedgerBusy: another process holds the lock.
-            LedgerTooNew: a later version wrote the log.
-            LedgerUnavailable: the directory or its files cannot be used.
+            LedgerUnavailable: the directory or its files cannot be used, or a later version wrote them.
         """
         self.directory = directory
         self.log = log
@@ -83,7 +89,7 @@ class LogWriter:
         self._flushed: tuple[int, threading.Event] | None = None
         # Between the two.
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
-        self._news: deque[tuple[int, list[Callable[[], None]]]] = deque()  # (first ticket not in it, what to call)
+        self._news: deque[_News] = deque()
         self._check_disk()
         self._thread = threading.Thread(target=self._run, name=f"ledger-{log}", daemon=True)
         self._thread.start()
@@ -96,7 +102,7 @@ class LogWriter:
             except BaseException:
                 os.close(descriptor)
                 raise
-        except OSError as error:
+        except (OSError, LedgerTooNew) as error:
             raise LedgerUnavailable(f"log {self.log}: {error}") from error
 
     # ---- may it write?
@@ -214,15 +220,14 @@ class LogWriter:
     def _wake(self) -> None:
         """In the loop: hand on what the thread reported."""
         while self._news:
-            end, calls = self._news.popleft()
-            if end:
-                for ticket in range(end - self._limits.commit_rows_max, end) if self._waiters else ():
-                    future = self._waiters.pop(ticket, None)
-                    if future is not None and not future.done():
-                        future.set_result(None)
-            else:
+            news = self._news.popleft()
+            if not news.tickets:
                 self._fail_waiters()
-            for call in calls:
+            for ticket in news.tickets if self._waiters else ():
+                future = self._waiters.pop(ticket, None)
+                if future is not None and not future.done():
+                    future.set_result(None)
+            for call in news.calls:
                 call()
 
     def _fail_waiters(self) -> None:
@@ -251,6 +256,8 @@ class LogWriter:
             if now >= check_at or self._tail.begins_segment:
                 self._check_disk()
                 check_at = now + self._limits.disk_check_s
+            if closing and not pending:
+                return
             if self._failure and now < self._retry_at and not closing:
                 continue
             self._attempt(pending)
@@ -292,20 +299,22 @@ class LogWriter:
             pending.popleft()
         self._failure = ""
         self._busy_since = None
+        first = self._committed + 1
         self._committed += len(batch)
         if batch:
-            self._report(self._committed + 1, [entry.then for entry in batch if entry.then is not None])
+            calls = [entry.then for entry in batch if entry.then is not None]
+            self._report(_News(range(first, first + len(batch)), calls))
         self._end_flush(failed=False)
 
     def _fail(self, reason: str) -> None:
         self._failure = reason
         self._busy_since = None
         self._retry_at = self._clock() + self._limits.retry_s
-        self._report(_NOTHING, [])
+        self._report(_News(range(0), []))
         self._end_flush(failed=True)
 
-    def _report(self, end: int, calls: list[Callable[[], None]]) -> None:
-        self._news.append((end, calls))
+    def _report(self, news: _News) -> None:
+        self._news.append(news)
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: `close` hands on the rest
                 self._loop.call_soon_threadsafe(self._wake)

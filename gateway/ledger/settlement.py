@@ -50,21 +50,24 @@ def settle_row(opening: Opening, ending: Ending) -> Row:
     costs = settle(units, usage, to_backend, from_backend)
     attempts = [_failed(attempt) for attempt in ending.failed]
     waste = cost_waste_nano(attempts)
+    tokens, prices = _tokens(usage), _unit_columns(units)
+    sizes: Row = {"bytes_to_backend": to_backend, "bytes_from_backend": from_backend}
     if ending.serving:
-        attempts.append(_served(opening, ending, costs))
+        served = _attempt(opening.origin_backend, opening.origin_region, ending.cause, serving=True)
+        times = {"ttft_ms": ending.attempt_ttft_ms, "duration_ms": ending.attempt_duration_ms}
+        attempts.append({**served, **times, **tokens, **sizes, **prices, **_attempt_costs(costs)})
     revenue = revenue_nano(opening.tariff, usage, ending.billed_output_tokens, ending.ttft_ms is not None)
     return {
         **_identity(opening, ending),
         **_place(opening, units, serving=ending.serving),
-        **_tokens(usage),
+        **tokens,
         "delivered_tokens": ending.delivered_tokens,
         "billed_output_tokens": ending.billed_output_tokens,
         "count_source": ending.count_source,
         "count_flags": ";".join(ending.count_flags),
         "bytes_from_client": ending.bytes_from_client,
         "bytes_to_client": ending.bytes_to_client,
-        "bytes_to_backend": to_backend,
-        "bytes_from_backend": from_backend,
+        **sizes,
         "ttft_ms": ending.ttft_ms,
         "duration_ms": ending.duration_ms,
         "attempts": len(attempts),
@@ -74,7 +77,7 @@ def settle_row(opening: Opening, ending: Ending) -> Row:
         "cost_nano": costs.total_nano + waste,
         "revenue_nano": revenue,
         "currency": opening.currency or None,
-        **_unit_columns(units),
+        **prices,
         **opening.tariff.columns(),
         "price_version": opening.price_version or None,
         "route_version": opening.route_version or None,
@@ -139,31 +142,20 @@ def _unit_columns(units: UnitPrices) -> Row:
 def _failed(attempt: Attempt) -> Row:
     costs = settle(attempt.units, attempt.usage, attempt.bytes_to_backend, attempt.bytes_from_backend)
     return {
-        "backend": attempt.backend,
-        "region": attempt.region,
-        "cause": attempt.cause,
-        "serving": False,
+        **_attempt(attempt.backend, attempt.region, attempt.cause, serving=False),
         "ttft_ms": attempt.ttft_ms,
         "duration_ms": attempt.duration_ms,
         **_tokens(attempt.usage),
         "bytes_to_backend": attempt.bytes_to_backend,
         "bytes_from_backend": attempt.bytes_from_backend,
         **_unit_columns(attempt.units),
-        **{name: getattr(costs, name) for name in ATTEMPT_COSTS},
+        **_attempt_costs(costs),
     }
 
 
-def _served(opening: Opening, ending: Ending, costs: Costs) -> Row:
-    return {
-        "backend": opening.origin_backend,
-        "region": opening.origin_region,
-        "cause": ending.cause,
-        "serving": True,
-        "ttft_ms": ending.attempt_ttft_ms,
-        "duration_ms": ending.attempt_duration_ms,
-        **_tokens(ending.usage),
-        "bytes_to_backend": ending.bytes_to_backend,
-        "bytes_from_backend": ending.bytes_from_backend,
-        **_unit_columns(opening.units),
-        **{name: getattr(costs, name) for name in ATTEMPT_COSTS},
-    }
+def _attempt(backend: str, region: str, cause: str, *, serving: bool) -> Row:
+    return {"backend": backend, "region": region, "cause": cause, "serving": serving}
+
+
+def _attempt_costs(costs: Costs) -> Row:
+    return {name: getattr(costs, name) for name in ATTEMPT_COSTS}

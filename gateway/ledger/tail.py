@@ -196,9 +196,10 @@ class Tail:
         return Damage(self.segment, max(line, 1), "its acknowledged end is not on disk after a failed sync")
 
     def close(self) -> None:
-        if self._unborn is not None:
-            os.close(self._unborn)
-            self._unborn = None
+        if self._unborn is not None or self._suspect:
+            # The next start would find what a failed sync left in the page cache, and take it for written.
+            with suppress(OSError):
+                self.repair()
         self._close_segment()
         os.close(self._head)
 

@@ -98,7 +98,7 @@ class _LogAudit:
         self._result = result
         self._index = index
         self._state = ChainState()
-        self._open_lines: dict[str, Line] = {}
+        self._open_at: dict[str, tuple[int, int]] = {}  # segment and line
 
     def run(self, live: Collection[str] | None) -> None:
         held = live is None and lock.held(self._directory)
@@ -114,9 +114,9 @@ class _LogAudit:
         if head is not None and head.count > self._state.count:
             missing = head.count - self._state.count
             self._find(max(numbers, default=head.segment), 0, f"ends {missing} records before what the head counts")
-        for export_id, line in self._open_lines.items():
+        for export_id, (segment, number) in self._open_at.items():
             if not held and (live is None or export_id not in live):
-                self._find(line.segment, line.number, f"open {export_id} has no end")
+                self._find(segment, number, f"open {export_id} has no end")
 
     def _head(self) -> Head | None:
         try:
@@ -150,7 +150,7 @@ class _LogAudit:
         elif kind == "open":
             if record["export_id"] in self._state.opens:
                 self._find(line.segment, line.number, f"opens {record['export_id']} again")
-            self._open_lines[record["export_id"]] = line
+            self._open_at[record["export_id"]] = line.segment, line.number
         elif kind == "attempt":
             if record["export_id"] not in self._state.opens:
                 self._find(line.segment, line.number, f"is an attempt of {record['export_id']}, which is not open")
@@ -181,7 +181,7 @@ class _LogAudit:
         export_id = record["export_id"]
         if export_id not in self._state.opens:
             self._find(line.segment, line.number, f"ends {export_id}, which is not open: a second end, or no open")
-        self._open_lines.pop(export_id, None)
+        self._open_at.pop(export_id, None)
         if record["seq"] != self._state.seq:
             self._find(line.segment, line.number, f"has seq {record['seq']} instead of {self._state.seq}")
         if record.get("log") != self._log:

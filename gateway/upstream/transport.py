@@ -97,19 +97,26 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = None
         self._close()
 
-    def let_end(self) -> None:
-        """The receiver has all it wants; what is left of the body (a last chunk) is read and dropped."""
-        if self._receiver is not None:
+    def drop(self, receiver: Receiver) -> None:
+        """`cancel`, if it is this receiver's exchange that is under way; else it has ended and nothing is to be done."""
+        if self._receiver is receiver:
+            self.cancel()
+
+    def let_end(self, receiver: Receiver) -> None:
+        """This receiver has all it wants; what is left of its body (a last chunk) is read and dropped."""
+        # Its exchange may be over, and the connection in use by the next one.
+        if self._receiver is receiver:
             self._receiver = _Tail()
             asyncio.get_running_loop().call_later(TAIL_S, self._give_up_tail, self._receiver)
 
-    def pause(self) -> None:
-        """Stop reading: the client is slower than the backend."""
-        if self._transport is not None and not self.closed:
+    def pause(self, receiver: Receiver) -> None:
+        """Stop reading: this receiver's client is slower than the backend."""
+        if self._receiver is receiver and self._transport is not None and not self.closed:
             self._transport.pause_reading()
 
-    def resume(self) -> None:
-        if self._transport is not None and not self.closed:
+    def resume(self, receiver: Receiver) -> None:
+        """Read on."""
+        if self._receiver is receiver and self._transport is not None and not self.closed:
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -194,12 +201,12 @@ class UpstreamConnection(asyncio.Protocol):
     def _finish(self, receiver: Receiver, *, excess: bool) -> None:
         head = self._head
         assert head is not None
+        # An exchange may have left reading paused; an idle connection must notice its peer's close.
+        self.resume(receiver)
         self._receiver = None
         if excess or not head.keep_alive:
             self._close()
         else:
-            # An exchange may have left reading paused; an idle connection must notice its peer's close.
-            self.resume()
             self._on_idle(self)
         receiver.on_end()
 

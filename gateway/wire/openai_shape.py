@@ -154,13 +154,14 @@ def _shape(
             return None
         middle, suffix = changed[len(prefix) + len(_PLACEHOLDER) : span[0]], changed[span[1] :]
     index = chunk["choices"][0].get("index")
+    reasons = [_at(chunk, ("delta", key)) for key in REASONING]
     return Shape(
         prefix,
         suffix,
         middle=middle,
         forward=forward,
         index=index if isinstance(index, int) else 0,
-        reasoning=place[-1] in REASONING,
+        reasoning=any(isinstance(text, str | list | dict) and text for text in reasons),
     )
 
 

@@ -192,7 +192,7 @@ class StreamTap:
         carries = any(_carries(choice) for choice in choices)
         finished = [choice for choice in choices if _reason(choice)]
         usage = chunk.get("usage")
-        running = usage is not None and not finished
+        running = bool(choices) and usage is not None and not finished
         cuts = "usage" in chunk and (self._show == "none" or (self._show == "final" and running))
         shown: bytes | None = event
         if not choices and isinstance(usage, dict):

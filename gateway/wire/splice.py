@@ -66,14 +66,15 @@ def _masked(raw: bytes) -> bytes:
 
 
 def depth(raw: bytes) -> int:
-    """How deep a JSON text nests, at most DEPTH_MAX + 1: each pass takes the innermost pairs away."""
+    """How deep a JSON text nests, up to DEPTH_MAX + 1: each pass takes the innermost pairs away."""
     text = raw.replace(b"\\\\", b"__").replace(b'\\"', b"__")
     brackets = b"".join(text.split(b'"')[::2]).translate(_TO_SQUARE, _NO_BRACKETS)
-    levels = 0
-    while brackets and levels <= DEPTH_MAX:
-        levels += 1
-        brackets = brackets.replace(b"[]", b"")
-    return levels
+    for levels in range(DEPTH_MAX + 1):
+        outer = brackets.replace(b"[]", b"")
+        if len(outer) == len(brackets):
+            return levels
+        brackets = outer
+    return DEPTH_MAX + 1
 
 
 def _name(raw: bytes) -> str:

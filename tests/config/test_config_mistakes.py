@@ -37,7 +37,8 @@ MISTAKES = [
     ('listen = "127.0.0.1:8080"', 'listen = "127.0.1:8080"', "gateway.listen", "write it like"),
     ('listen = "127.0.0.1:8080"', 'listen = "::1:8080"', "gateway.listen", '"[::1]:8080"'),
     ('listen = "127.0.0.1:8080"', 'listen = "127.0.0.1:80800"', "gateway.listen", "write it like"),
-    ('listen = "127.0.0.1:8080"', 'listen = "127.0.0.1:8081"', "gateway.admin_listen", "another port"),
+    ('listen = "127.0.0.1:8080"', 'listen = "127.0.0.1:8081"', "gateway.admin_listen", "another one"),
+    ('listen = "127.0.0.1:8080"', 'listen = "0.0.0.0:8081"', "gateway.admin_listen", "another one"),
     ('admin_listen = "127.0.0.1:8081"', 'admin_listen = "0.0.0.0:8081"', "gateway.admin_listen", "set admin_token_env"),
     ('trusted_proxies = ["10.0.0.0/8"]', 'trusted_proxies = ["10.0.0.1/8"]', "gateway.trusted_proxies[0]", "mask"),
     ('trusted_proxies = ["10.0.0.0/8"]', 'trusted_proxies = ["ten"]', "gateway.trusted_proxies[0]", '"10.0.0.0/8"'),
@@ -52,11 +53,12 @@ MISTAKES = [
     ("gap_s = 20", "gap_ms = 20000", "limits.gap_ms", "did you mean gap_s? (seconds)"),
     ("gap_s = 20", "body_bytes_max = 16.5", "limits.body_bytes_max", "whole number"),
     ("gap_s = 20", "retry_share = 20", "limits.retry_share", "of at most 1.0"),
-    ("gap_s = 20", "buffer_bytes_high = 1_000_000", "limits.buffer_bytes_high", "change one of them"),
+    ("gap_s = 20", "gap_s = 20\nstream_s = 10", "limits.gap_s", "must not exceed stream_s"),
     # money
     ("CNY = 0.139", "", "tariffs.guizhou.currency", "under [fx]"),
     ("CNY = 0.139", "CNY = -0.139", "fx.CNY", "what one CNY is worth in USD"),
     ("CNY = 0.139", 'CNY = { feed = "ecb" }', "fx.CNY", "give the rate as a number"),
+    ("CNY = 0.139", 'feed = "ecb"\nCNY = 0.139', "fx.feed", "cannot be fetched"),
     ("CNY = 0.139", "CNY = 0.139\nyuan = 0.139", "fx.yuan", "three capital letters"),
     ("CNY = 0.139", "CNY = 0.139\nUSD = 1.1", "fx.USD", "remove it"),
     # places and power

@@ -100,12 +100,24 @@ def test_a_helper_ends_when_its_parent_is_killed():
         assert helper.wait(WAIT_S) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_helper_ends_on_a_signal(number):
+def test_a_helper_leaves_ctrl_c_to_its_parent():
+    code = """
+import signal
+from gateway.demo.leash import leave_with_parent
+leave_with_parent()
+signal.raise_signal(signal.SIGINT)
+print("still here")
+"""
+    with subprocess.Popen(python(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as helper:
+        assert helper.stdout is not None
+        assert helper.stdout.read() == "still here\n"
+
+
+def test_a_helper_ends_when_it_is_told():
     with subprocess.Popen(python(HELPER), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as helper:
         assert helper.stdout is not None
         helper.stdout.readline()
-        helper.send_signal(number)
+        helper.send_signal(signal.SIGTERM)
         assert helper.wait(WAIT_S) == 0
 
 

@@ -212,11 +212,12 @@ def request(
     body: bytes = b"",
     json_body: Any = None,
     version: str = "1.1",
+    host: str = "gateway.test",
 ) -> bytes:
     """A well-formed request."""
     if json_body is not None:
         body = json.dumps(json_body).encode()
-    lines = [f"{method} {path} HTTP/{version}", "host: gateway.test"]
+    lines = [f"{method} {path} HTTP/{version}", f"host: {host}"]
     if key:
         lines.append(f"authorization: Bearer {key}")
     lines += [f"{name}: {value}" for name, value in fields]

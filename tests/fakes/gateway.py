@@ -154,8 +154,10 @@ class Gateway:
         self.url, self.admin_url = match.groups()
 
     async def stop(self) -> None:
-        """SIGTERM: it must drain, end with 0, leave no process behind and have had no unexpected failure."""
-        self.signal(signal.SIGTERM)
+        """SIGTERM, if it still runs: it must drain, end with 0, leave no process behind and have had no surprise."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            self.signal(signal.SIGTERM)
         assert await self.ended() == 0, self.stderr
         assert "Traceback" not in self.stderr, self.stderr
         assert not self.group(), "processes left behind"

@@ -110,7 +110,7 @@ async def stream(url: str, key: str, ask: Ask, heard: asyncio.Event | None = Non
             return seen
         try:
             await _read(client, ask, seen, heard)
-        except (Truncated, OSError):
+        except (Truncated, ConnectionError):
             return seen
         if seen.left and ask.leave == "half_close":
             await client.rest()

@@ -8,6 +8,7 @@ ledger says of every single request.
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.fakes.backend import Served
 from tests.fakes.configurations import KEY
@@ -19,7 +20,11 @@ from tests.integration.stage import staged
 
 REQUESTS = 2000
 SEED = 20_261_124
-SETTINGS = {"exact": {}, "running": {"usage": "continuous"}, "loose": {"tokens_per_event_max": 4}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "running": {"usage": "continuous"},
+    "loose": {"tokens_per_event_max": 4},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +49,21 @@ def _fate(rng: random.Random, number: int, kind: str) -> Fate:
     per_event = rng.randint(1, 4) if model == "loose" else 1
     events = rng.randint(2, 36)
     tokens = events * per_event - rng.randrange(per_event)
+    cut = rng.choice(("fin", "rst", "clean"))
     script = Script(
         tokens=tokens,
         tokens_per_event=per_event,
         usage="continuous" if model == "running" else "as asked",
-        event_s=rng.choice((0.0, 0.001, 0.004)),
+        # An answer that is written at once would be over before its client leaves.
+        event_s=rng.choice((0.002, 0.005) if kind == "left" else (0.0, 0.001, 0.004)),
         done=rng.random() < 0.9,
         comments=rng.random() < 0.2,
         chunk_bytes=rng.choice((0, 0, 0, 50)),
         prompt_tokens=rng.randint(1, 2000),
         cut_after=rng.randrange(events) if kind == "cut" else None,
-        cut=rng.choice(("fin", "rst", "clean")),
-        cut_inside=rng.choice(("", "event", "chunk")),
+        cut=cut,
+        # Whole framing inside a chunk would be a stall, not a cut.
+        cut_inside=rng.choice(("", "event", "" if cut == "clean" else "chunk")),
     )
     leave_after = rng.randint(1, events) if kind == "left" else None
     ask = Ask(

@@ -9,8 +9,7 @@ import pytest
 
 from tests.fakes.backend import ScriptedBackend
 from tests.fakes.client import RawClient, request
-from tests.fakes.configurations import EDGE, KEY, document, one_site, tenant, toml
-from tests.fakes.configurations import backend as backend_entry
+from tests.fakes.configurations import KEY, one_site, tenant, toml
 from tests.fakes.gateway import Gateway, eventually, run_command
 from tests.fakes.script import Script
 from tests.fakes.streaming import Ask, Stream, stream
@@ -19,7 +18,7 @@ from tests.integration.recomputation import differences
 
 async def get(url: str, path: str) -> int:
     async with RawClient.connect(url) as client:
-        await client.send(request("GET", path))
+        await client.send(request("GET", path, host=url.removeprefix("http://")))
         return (await client.response()).status
 
 
@@ -70,11 +69,10 @@ async def test_a_bad_file_keeps_the_old_configuration_and_is_named(tmp_path: Pat
         assert seen.done
         # What needs a restart is refused as well.
         content["backends"][0]["slots"] = 4
-        content["gateway"]["edge"] = "elsewhere"
-        content["regions"]["elsewhere"] = {"country": "FR"}
+        content["gateway"]["workers"] = 3
         gateway.configure(toml(content))
         gateway.signal(signal.SIGHUP)
-        await eventually(lambda: "gateway.edge" in gateway.stderr, "the other mistake is named")
+        await eventually(lambda: "gateway.workers" in gateway.stderr, "the other mistake is named")
         assert (await stream(gateway.url, KEY, Ask())).done
 
 
@@ -196,9 +194,8 @@ async def test_a_second_gateway_on_the_same_directory_ends_with_2(tmp_path: Path
 
 
 async def test_a_port_in_use_is_one_clear_line(tmp_path: Path, backend: ScriptedBackend) -> None:
-    content = document(
-        [backend_entry("near", EDGE, backend.site().url)], gateway={"listen": f"127.0.0.1:{backend.port}"}
-    )
+    content = one_site(backend.site().url)
+    content["gateway"]["listen"] = f"127.0.0.1:{backend.port}"
     config = tmp_path / "tokenport.toml"
     config.write_text(toml(content))
     finished = await run_command("serve", "--config", str(config))

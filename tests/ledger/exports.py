@@ -1,7 +1,7 @@
 """Exports to write down, and logs full of them."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ from uuid import UUID
 from gateway.ledger.instants import MICROS, parse_us
 from gateway.ledger.log import LogWriter
 from gateway.ledger.opening import Opening
-from gateway.ledger.segment import Record
+from gateway.ledger.segment import TERMINAL, Record, parse
 from gateway.ledger.settlement import Ending, settle_row
 from gateway.ledger.storage import SegmentIO
 from gateway.ledger.tail import LogLimits
@@ -79,18 +79,52 @@ def row(number: int, **changes: Any) -> Record:
     return settle_row(opening(number, **changes), ending(number))
 
 
-def write_log(directory: Path, rows: Iterable[Record], **options: Any) -> None:
-    """Open and end these rows in the log in `directory` (its name is its number)."""
+def write_log(directory: Path, rows: Iterable[Record], *, singly: bool = False, **options: Any) -> None:
+    """Open and end these rows in the log in `directory` (its name is its number). `singly`: a commit for each."""
     writer = LogWriter(directory, int(directory.name), None, **options)
     for each in rows:
         writer.append({"record": "open", "export_id": each["export_id"]})
         writer.terminal(each)
+        if singly:
+            writer.flush()
     writer.close()
+
+
+def start(directory: Path, **options: Any) -> LogWriter:
+    """A writer of the log in `directory`, for the running loop."""
+    return LogWriter(directory, int(directory.name), asyncio.get_running_loop(), **options)
+
+
+async def settled(writer: LogWriter, number: int) -> None:
+    """Open and end an export, both durable."""
+    for ticket in (writer.append(opening(number).record()), writer.terminal(row(number))):
+        await durable(writer, ticket)
+
+
+async def durable(writer: LogWriter, ticket: int) -> None:
+    future = writer.wait(ticket)
+    if future is not None:
+        await asyncio.wait_for(future, 10)
+
+
+def ends(directory: Path) -> list[Record]:
+    """The terminal records of a log, damaged lines left out."""
+    records = [parse(line)[0] for line in lines(directory)]
+    return [record for record in records if record is not None and record["record"] in TERMINAL]
 
 
 def lines(directory: Path) -> list[bytes]:
     """All lines of a log, in order."""
     return [line for path in sorted(directory.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait for something another thread brings about."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen within ten seconds")
 
 
 class FaultyIO(SegmentIO):

@@ -25,7 +25,10 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with a log of several segments, closed in good order."""
     data_dir = tmp_path_factory.mktemp("good")
     write_log(
-        data_dir / "ledger" / "0", [row(number) for number in range(8)], limits=LogLimits(4, segment_bytes_max=9000)
+        data_dir / "ledger" / "0",
+        [row(number) for number in range(10)],
+        singly=True,
+        limits=LogLimits(segment_bytes_max=9000),
     )
     assert len(list((data_dir / "ledger" / "0").glob("*.jsonl"))) == 3
     return data_dir
@@ -64,8 +67,8 @@ def rewrite(path: Path, changed: dict[str, Any]) -> None:
 def test_a_good_ledger_has_no_findings_and_a_summary(good):
     assert verify(good) == []
     totals = summary(good)
-    assert totals["rows"] == totals["completed"] == 8
-    assert totals["delivered_tokens"] == totals["exported_tokens"] == sum(50 + number for number in range(8))
+    assert totals["rows"] == totals["completed"] == 10
+    assert totals["delivered_tokens"] == totals["exported_tokens"] == sum(50 + number for number in range(10))
 
 
 def test_no_ledger_at_all_is_good(tmp_path):

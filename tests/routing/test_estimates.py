@@ -126,16 +126,16 @@ def test_a_copy_is_not_needed_for_reading_in_any_order() -> None:
 
 def test_a_gap_is_measured_between_tokens() -> None:
     itl = ItlEstimate(0.03)
-    assert itl.predict() == 0.03
-    itl.observe(2.0, 101)
-    assert itl.predict() == pytest.approx(0.02)
+    assert itl.value == 0.03
+    itl.observe_stream(2.0, 101)
+    assert itl.value == pytest.approx(0.02)
 
 
 def test_a_short_answer_says_nothing_about_gaps() -> None:
     itl = ItlEstimate(0.03)
-    itl.observe(5.0, 2)
-    itl.observe(5.0, 0)
-    assert itl.predict() == 0.03
+    itl.observe_stream(5.0, 2)
+    itl.observe_stream(5.0, 0)
+    assert itl.value == 0.03
 
 
 def test_tokens_per_event_is_a_ratio_within_its_bounds() -> None:
@@ -238,11 +238,11 @@ def test_many_tenants_do_not_grow_the_memory() -> None:
 def test_a_reload_brings_new_priors_and_keeps_what_was_measured() -> None:
     world = World([backend("a"), backend("b")])
     measured, fresh = world.states["a"], world.states["b"]
-    measured.itl.observe(4.0, 101)
+    measured.itl.observe_stream(4.0, 101)
     measured.answered(0.5, 1000, NOW)
     for state in (measured, fresh):
         state.adopt(backend(state.name, itl_s=0.01, prefill_tokens_per_s=20_000.0, tokens_per_event_max=1))
-    assert (measured.itl.predict(), fresh.itl.predict()) == (0.04, 0.01)
+    assert (measured.itl.value, fresh.itl.value) == (0.04, 0.01)
     assert measured.ttft.predict(20_000, NOW) == pytest.approx(1.4)
     assert measured.tokens_per_event.exact
 

@@ -13,7 +13,7 @@ from gateway.wire.http1 import (
 
 
 def test_a_request_head_comes_back_as_it_was_meant() -> None:
-    fields = [("authorization", "Bearer sk-1"), (b"x-request-id", b"r-1")]
+    fields: list[tuple[str | bytes, str | bytes]] = [("authorization", "Bearer sk-1"), (b"x-request-id", b"r-1")]
     raw = encode_request_head("POST", "/v1/chat/completions", "gz-1.example:9001", fields, content_length=17)
     head = parse_request_head(raw, HeadLimits())
     assert (head.method, head.path, head.host, head.content_length) == (

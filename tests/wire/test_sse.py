@@ -7,8 +7,8 @@ from gateway.wire.sse import EventSplitter, data_of, data_span, name_of, with_da
 from tests.wire.splits import byte_by_byte, in_two, reads
 
 
-def split(parts: list[bytes]) -> tuple[list[bytes], bytes]:
-    splitter = EventSplitter()
+def split(parts: list[bytes], event_bytes_max: int = 1000) -> tuple[list[bytes], bytes]:
+    splitter = EventSplitter(event_bytes_max)
     return [event for part in parts for event in splitter.feed(part)], splitter.tail
 
 
@@ -58,6 +58,10 @@ def test_a_read_of_one_whole_event_is_handed_on_as_it_is() -> None:
     assert splitter.tail == b""
 
 
+def test_an_event_in_crs_before_one_in_lfs_is_its_own() -> None:
+    assert EventSplitter().feed(b"data: a\r\rdata: b\n\n") == [b"data: a\r\r", b"data: b\n\n"]
+
+
 def test_a_last_cr_waits_for_its_lf() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b"data: a\r\n\r") == []
@@ -77,10 +81,8 @@ def test_half_an_event_stays_half_at_the_end() -> None:
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\rx", b""])
 def test_an_event_beyond_the_bound_is_refused(end: bytes) -> None:
     for parts in ([b"data: 12345678" + end], byte_by_byte(b"data: 12345678" + end)):
-        splitter = EventSplitter(event_bytes_max=13)
         with pytest.raises(EventTooLarge):
-            for part in parts:
-                splitter.feed(part)
+            split(parts, event_bytes_max=13)
 
 
 def test_an_event_at_the_bound_passes() -> None:

@@ -1,0 +1,80 @@
+"""RESULTS.md: how to read it, the latest run, and one line for each run before."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from os import cpu_count
+from pathlib import Path
+from statistics import median
+
+from tests.bench.figures import LOADS, Figures
+from tests.bench.stage import TOKENPORT
+
+PATH = Path(__file__).with_name("RESULTS.md")
+HISTORY = "## All runs\n"
+
+HEAD = """# What a request and a token cost
+
+Written by `make bench ARGS=--write`; do not edit below this head, change `tests/bench/results.py`.
+
+How to read it. Three subjects stand between the same load and the same backend on the loopback: a bare relay on
+uvloop that parses nothing (`floor_relay.py`, the floor), a plain aiohttp pass-through (`floor_aiohttp.py`), and
+tokenport with everything on: key, limits and budget, destination from the client's address, a choice among 16
+candidates, counting, the durable ledger and its index. CPU is user and system time of all processes and threads of the
+subject (of tokenport: worker and supervisor), not of the load and the backend. Look at the ratios first: they are
+medians of ratios within one round, with the least and the largest round behind them; the microseconds of a shared
+machine vary by a third from one hour to the next.
+
+- *small request*: 16 kept-alive connections, the next request when the answer is there, no stream. The fold of the
+  rows into the index is waited for and counted.
+- *token, 20 ms apart*: 32 streams that never speak at the same moment, requests themselves left out. Nearly all of it
+  is the wake-up and two system calls per event, for everybody.
+- *token, flat out*: 32 streams of thousands of events, one to a write of the backend, as fast as they are taken.
+- *added* is the percentile through the subject less the same percentile of the direct connection, one request at a
+  time, in turn. The ledger's sync runs beside the connect and the request to the backend: against one that answers at
+  once it is nearly all that is added, behind 20 ms of prefill it is hidden.
+
+Every answer was compared byte by byte, and the ledger had one row per request: else there are no figures.
+"""
+
+
+def write_results(figures: Figures, text: str) -> None:
+    """Replace the latest run and add a line to the list of all."""
+    known = PATH.read_text() if PATH.exists() else ""
+    lines = [line for line in known.partition(HISTORY)[2].splitlines() if line.startswith("| 2")]
+    lines.insert(0, _line(figures))
+    titles = ["date", "commit", "machine", "versions", *(f"{load} : relay" for load in LOADS), "decide us", "ledger us"]
+    table = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles), *lines]
+    latest = f"## Latest run\n\n{_date()}, {_commit()}, {_machine()}, {_versions()}\n\n{text}"
+    PATH.write_text("\n".join([HEAD, latest, HISTORY, *table]) + "\n")
+
+
+def _line(figures: Figures) -> str:
+    ratios = [f"{median(figures.ratios(load, TOKENPORT)):.2f}" for load in LOADS]
+    parts = [f"{median(each):.1f}" for each in (figures.decide_us, figures.ledger_us)]
+    return f"| {' | '.join([_date(), _commit(), _machine(), _versions(), *ratios, *parts])} |"
+
+
+def _date() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _commit() -> str:
+    """The commit at hand; with a plus if the tree differs from it."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--exclude=*", "--dirty=+"],
+        cwd=PATH.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or "no commit"
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {cpu_count()} cores"
+
+
+def _versions() -> str:
+    return f"Python {platform.python_version()}, uvloop {version('uvloop')}"

@@ -50,10 +50,12 @@ def fixed(number: float, decimals: int = 2) -> str:
 
 
 def money(amount: Decimal, beside: Decimal = Decimal(0)) -> str:
-    """An amount of currency: two decimals from 1 on, below that as many as show three digits of it, or of a larger
-    one that is shown beside it."""
-    size = max(abs(amount), abs(beside))
-    return decimal(amount, 2 if size >= 1 or size == 0 else min(9, 2 - size.adjusted()))
+    """An amount of currency: two decimals from 1 on, below that as many as show three digits of it. What stands beside
+    a larger amount has that one's decimals, or as many as show two digits of it while both are below 1."""
+    largest = max(abs(amount), abs(beside))
+    if largest >= 1 or not amount:
+        return decimal(amount, 2)
+    return decimal(amount, min(9, max(2 - largest.adjusted(), 1 - amount.adjusted())))
 
 
 def decimal(amount: Decimal, decimals: int) -> str:

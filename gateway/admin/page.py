@@ -22,6 +22,7 @@ from gateway.admin.status import VERSION
 from gateway.admin.trade import Money, Trade, TradeDesk
 from gateway.admin.world import HEIGHT, WIDTH, World
 from gateway.clock import wall
+from routing.estimate import BYTES_PER_OUTPUT_TOKEN
 
 logger = logging.getLogger("tokenport.admin")
 
@@ -102,6 +103,7 @@ class Page:
             "prices": views.price_views(plane, self._outlook, at, tz),
             "links": views.link_views(plane),
             "route_costs": views.route_costs(plane, plane.prices.book.at(at)),
+            "bytes_per_token": f"{BYTES_PER_OUTPUT_TOKEN:.0f}",
             "backends": views.backend_views(plane, fleet),
             "decisions": views.decision_views(plane, fleet, tz),
             "tenants": views.tenant_views(fleet, tz),

@@ -8,7 +8,6 @@
 Every one of them but the health checks is behind `guard`. The socket comes bound from the supervisor.
 """
 
-import asyncio
 import logging
 import socket
 from importlib.resources import files
@@ -190,8 +189,6 @@ async def _boundary(request: web.Request, handler: Any) -> web.StreamResponse:
         answer = _error(refused.status, refused.reason)
         if "Allow" in refused.headers:
             answer.headers["Allow"] = refused.headers["Allow"]
-    except asyncio.CancelledError:
-        raise
     except Exception:
         logger.exception(REQUEST_FAILED, extra={"path": request.path[:200]})
         answer = _error(500, "the admin port failed; its log says why")

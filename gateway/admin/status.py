@@ -13,8 +13,8 @@ from typing import Any
 from gateway.admin.fleet import BackendNow, Fleet, TenantNow, merge
 from gateway.admin.plane import ControlPlane
 from gateway.clock import timestamp, wall
+from gateway.config.settings import LinkSettings
 from pricing.book import PriceBook, PriceSlice
-from pricing.transit import LOCAL_LINK
 
 try:
     VERSION = version("tokenport")
@@ -82,10 +82,13 @@ def price_zone(book: PriceBook, region: str, quality: str) -> str:
     return power.feed or power.tariff
 
 
+def priced_links(plane: ControlPlane) -> list[LinkSettings]:
+    """The links of the configuration; without new ones whose prices are not in force while a reload reads its feeds."""
+    return [link for link in plane.settings.links if link.name in plane.prices.book.transit]
+
+
 def link_per_gb(book: PriceBook, link: str) -> float:
     """What one more GB costs over a link, in the gateway's currency."""
-    if link == LOCAL_LINK and link not in book.transit:
-        return 0.0
     price = book.transit[link]
     return price.marginal_per_gb() * float(book.exchange(price.currency))
 
@@ -130,7 +133,7 @@ def _backend(backend: BackendNow, plane: ControlPlane) -> Json:
 
 
 def _links(plane: ControlPlane) -> Iterator[Json]:
-    for link in plane.settings.links:
+    for link in priced_links(plane):
         yield {
             "name": link.name,
             "from": link.origin,

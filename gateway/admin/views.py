@@ -15,7 +15,7 @@ from gateway.admin.drawing import Spark, spark
 from gateway.admin.fleet import BackendNow, Fleet
 from gateway.admin.outlook import SIDE_S, Outlook
 from gateway.admin.plane import ControlPlane
-from gateway.admin.status import link_per_gb, price_zone
+from gateway.admin.status import link_per_gb, price_zone, priced_links
 from gateway.config import BackendSettings
 from pricing.book import PriceSlice
 from pricing.energy import PricePoint
@@ -24,6 +24,7 @@ from routing.estimate import BYTES_PER_OUTPUT_TOKEN
 
 # Words of a label that belong into a notice at the top of the page, in their stems.
 _UNREAL = re.compile("simulat|replay|assum|estimat|declared", re.IGNORECASE)
+_BILLING = {"flat": "flat", "per_gb": "per GB", "p95": "95th percentile"}
 # Of the last decisions, as many as a person reads.
 DECISIONS_SHOWN = 12
 
@@ -59,14 +60,12 @@ class RouteCost:
 
     backend: str
     link: str
-    region: str
     energy: str
     bought: str
     link_cost: str
     total: str
     width: float  # of its bar, in percent of the dearest one
-    energy_width: float
-    bought_width: float
+    made_width: float  # of it, energy or tokens bought
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +201,9 @@ def _direction(point: PricePoint, after: PricePoint | None) -> str:
 
 def route_costs(plane: ControlPlane, prices: PriceSlice) -> list[RouteCost]:
     """The routes there are, the cheapest first. Bytes per token are the value before any was measured."""
-    settings = plane.settings
     found = []
-    for backend in settings.backends:
-        links = [link.name for link in settings.links if (link.origin, link.edge) == (backend.region, _edge(plane))]
-        if not links and backend.region == _edge(plane):
-            links = [LOCAL_LINK]
-        for link in links:
+    for backend in plane.settings.backends:
+        for link in _links_of(plane, backend):
             rates = prices.rates(backend.name, link)
             energy = rates.per_output_token_energy * 1e6
             bought = rates.per_output_token * 1e6
@@ -221,21 +216,24 @@ def route_costs(plane: ControlPlane, prices: PriceSlice) -> list[RouteCost]:
         RouteCost(
             backend=backend.name,
             link=link,
-            region=backend.region,
             energy=figures.fixed(energy, 4) if backend.energy is not None else "",
             bought=figures.fixed(bought, 4) if backend.tokens is not None else "",
             link_cost=figures.fixed(road, 4),
             total=figures.fixed(total, 4),
             width=round((max(0.0, energy) + bought + road) / dearest * 100, 2),
-            energy_width=round(max(0.0, energy) / dearest * 100, 2),
-            bought_width=round(bought / dearest * 100, 2),
+            made_width=round((max(0.0, energy) + bought) / dearest * 100, 2),
         )
         for total, energy, bought, road, backend, link in found
     ]
 
 
-def _edge(plane: ControlPlane) -> str:
-    return plane.settings.gateway.edge
+def _links_of(plane: ControlPlane, backend: BackendSettings) -> list[str]:
+    """The links from a backend to here that have a price."""
+    book, edge = plane.prices.book, plane.settings.gateway.edge
+    if backend.name not in book.sources:
+        return []  # a reload is reading feeds: the settings are ahead of the prices
+    links = [link.name for link in priced_links(plane) if (link.origin, link.edge) == (backend.region, edge)]
+    return links or ([LOCAL_LINK] if backend.region == edge else [])
 
 
 def link_views(plane: ControlPlane) -> list[LinkView]:
@@ -245,11 +243,11 @@ def link_views(plane: ControlPlane) -> list[LinkView]:
             origin=link.origin,
             edge=link.edge,
             rtt=figures.milliseconds(link.rtt_s * 1000),
-            billing=link.billing.replace("_", " "),
+            billing=_BILLING[link.billing],
             per_gb=figures.fixed(link_per_gb(plane.prices.book, link.name), 4),
             transit=", ".join(link.transit),
         )
-        for link in plane.settings.links
+        for link in priced_links(plane)
     ]
 
 
@@ -275,7 +273,7 @@ def backend_views(plane: ControlPlane, fleet: Fleet) -> list[BackendView]:
                 load_width=round(min(1.0, backend.in_flight / max(1, backend.slots)) * 100, 2),
                 health=health,
                 health_text=text,
-                ttft=figures.milliseconds(backend.ttft_ms),
+                ttft=figures.milliseconds(backend.ttft_ms) if backend.ttft_ms else "",
                 itl=figures.milliseconds(backend.itl_ms),
                 tokens_per_event=f"{backend.tokens_per_event:.2f}",
             )
@@ -319,7 +317,7 @@ def decision_views(plane: ControlPlane, fleet: Fleet, tz: ZoneInfo) -> list[Deci
 
 
 def _millionths(amount: float) -> str:
-    return figures.fixed(amount * 1e6, 1)
+    return figures.fixed(amount * 1e6)
 
 
 def tenant_views(fleet: Fleet, tz: ZoneInfo) -> list[TenantView]:

@@ -47,6 +47,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._listening = False
+        self._failure = ""
         self._anchor = wall()
         self.started_at = wall()
 
@@ -143,7 +144,7 @@ class Supervisor:
         await asyncio.wait({waiting, *self._keepers}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
             waiting.cancel()
-            raise StartupError("no worker could start; see the log above")
+            raise StartupError(f"no worker could start: {self._failure}")
         self._listening = True
 
     async def _keep_worker(self, log: int, listener: socket.socket, ready: asyncio.Event) -> None:
@@ -158,6 +159,9 @@ class Supervisor:
             accepting.cancel()
             del self._workers[log]
             if self._stopping.is_set():
+                return
+            if not ready.is_set() and self._failure:
+                # It never served and says why: trying again would only say it again.
                 return
             logger.error("worker ended; starting another", extra={"log": log, "status": status})
             if time.monotonic() - worker.started_at > 10:
@@ -181,7 +185,8 @@ class Supervisor:
         if message["what"] == "ready":
             worker.ready.set()
         elif message["what"] == "failed":
-            logger.error("worker cannot go on: %s", message["reason"])
+            self._failure = message["reason"]
+            logger.error("worker cannot go on: %s", self._failure)
 
     async def _snapshot(self) -> Snapshot:
         used = await self.books.used(self.settings.tenants, wall())
@@ -235,11 +240,14 @@ class Supervisor:
         limits = self.settings.limits
         for worker in self.workers():
             worker.channel.tell("drain")
+        # Nobody may wait in a backlog that no worker takes from any more.
+        closing = asyncio.get_running_loop().call_later(limits.accept_s, listener.close)
         ended = asyncio.ensure_future(asyncio.gather(*(worker.process.wait() for worker in self.workers())))
         now = asyncio.ensure_future(self._stop_now.wait())
         deadline_s = limits.accept_s + limits.drain_s + limits.exit_s
         either: set[asyncio.Future[Any]] = {ended, now}
         await asyncio.wait(either, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
         listener.close()
         if not ended.done():
             for worker in self.workers():

@@ -21,6 +21,7 @@ from gateway.app import WorkerParts, build_worker
 from gateway.clock import wall
 from gateway.config import ConfigError
 from gateway.control.channel import Channel, Message
+from gateway.control.processes import BACKLOG
 from gateway.control.snapshot import Snapshot
 from gateway.ledger.lock import LedgerBusy
 from gateway.ledger.log import LedgerUnavailable
@@ -103,7 +104,11 @@ class Worker:
             return
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            parts.connection, sock=self._listener, ssl=parts.tls, backlog=1024, start_serving=True
+            parts.connection,
+            sock=self._listener,
+            ssl=parts.tls,
+            ssl_handshake_timeout=parts.port.limits.head_s if parts.tls else None,
+            backlog=BACKLOG,
         )
         parts.port.start()
         parts.proxy.accepting = True

@@ -104,6 +104,11 @@ class ClientConnection(asyncio.Protocol):
         return self._committed
 
     @property
+    def framed(self) -> bool:
+        """Whether the answer under way is chunked."""
+        return self._framed
+
+    @property
     def unsent_bytes(self) -> int:
         """Bytes handed over that have not left this process (still known after the connection is lost)."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
@@ -357,8 +362,8 @@ class ClientConnection(asyncio.Protocol):
                 self._transport.resume_reading()
             if self._pending:
                 # By the loop, not by recursion: a client may have pipelined many requests.
-                pending, self._pending = self._pending, b""
-                self._port.loop.call_soon(self.data_received, pending)
+                self.deadline = self._port.now() + self._limits.head_s
+                self._port.loop.call_soon(self._next_request)
             return
         self._state = State.LINGER
         self._pending = b""
@@ -368,6 +373,11 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write_eof()
         else:
             self._transport.close()
+
+    def _next_request(self) -> None:
+        """A request that was pipelined behind the last one, unless more bytes of it have moved it on already."""
+        if self._state is State.HEAD and self._pending:
+            self._read_head(self._pending)
 
     def _release_body(self) -> None:
         self._port.return_body_bytes(self._body_bytes)

@@ -8,9 +8,9 @@ its cause and cost, and travels in the next opening, so that a crash loses none 
 import asyncio
 import logging
 
-from gateway.clock import timestamp
 from gateway.config import TenantSettings
 from gateway.edge.desk import Desk
+from gateway.edge.explaining import candidate_facts
 from gateway.edge.locate import Destination
 from gateway.edge.relay import Attempt
 from gateway.errors import BackendSaturated, Refused, RequestRejected, StaleConnection, UpstreamError
@@ -27,9 +27,6 @@ from routing.health import CREDENTIALS
 from routing.retry import backoff_s, may_retry
 
 logger = logging.getLogger("tokenport.decisions")
-
-# One decision in this many is logged with its runner-up.
-LOGGED_EVERY = 100
 
 
 class Course:
@@ -192,7 +189,7 @@ class Course:
         self._remember(decision)
 
     def _remember(self, decision: Decision) -> None:
-        """For the page: the last decisions. For the log: one in `LOGGED_EVERY`."""
+        """For the page: the last decisions. For the log: the sampled ones, whole."""
         best, second = decision.best, decision.runner_up
         assert best is not None
         quote = best.quote
@@ -213,12 +210,11 @@ class Course:
             "second": second.route.backend.name if second is not None else "",
             "second_total": second.quote.total if second is not None else None,
         }
-        live = self._live
-        live.decisions.appendleft(entry)
-        live.decided += 1
-        if live.decided % LOGGED_EVERY == 1:
-            fields = {**entry, "at": timestamp(self._template.opened_at_us / 1e6), "export_id": self.export_id}
-            fields["tokens_cost"] = fields.pop("tokens")
+        self._live.decisions.appendleft(entry)
+        if decision.candidates:
+            fields = {name: entry[name] for name in ("tenant", "model", "destination")}
+            candidates = [candidate_facts(candidate, decision) for candidate in decision.candidates]
+            fields |= {"export_id": self.export_id, "route": best.name, "candidates": candidates}
             logger.info(DECIDED, extra=fields)
 
 

@@ -62,7 +62,7 @@ class Delivery:
         data = passed[0][0] if len(passed) == 1 else b"".join([event for event, _, _ in passed])
         size = len(data)
         # The chunk's size line comes first.
-        end = self._written + len(f"{size:x}") + 2
+        end = self._written + (len(f"{size:x}") + 2 if self._client.framed else 0)
         for event, events, tokens in passed:
             end += len(event)
             self._ends.append((end, events, tokens))

@@ -68,6 +68,7 @@ class Exchange(Case):
         self.deadline = float("inf")
         self._task: asyncio.Task[None] | None = None
         self._paused_at: float | None = None
+        self._unsent_bytes = 0
         self._spoke_at = self.admitted_at
 
     # ---- steps 1 to 5: synchronous
@@ -274,6 +275,7 @@ class Exchange(Case):
 
     def client_full(self) -> None:
         self._paused_at = self.desk.now()
+        self._unsent_bytes = self.connection.unsent_bytes
         self.deadline = min(self.deadline, self._paused_at + self.desk.limits.write_stall_s)
         if self.attempt is not None:
             self.attempt.pause()
@@ -294,7 +296,7 @@ class Exchange(Case):
         """A deadline may have passed: see which, act, and set the next."""
         attempt, limits = self.attempt, self.desk.limits
         if self._paused_at is not None:
-            if now >= self._paused_at + limits.write_stall_s:
+            if now >= self._paused_at + limits.write_stall_s and not self._progressed(now):
                 self.client_gone()
                 self.connection.abort()
                 return
@@ -308,6 +310,13 @@ class Exchange(Case):
         if now >= self._heartbeat_due():
             self._heartbeat(now)
         self.deadline = max(self._next_deadline(), now + 0.001)
+
+    def _progressed(self, now: float) -> bool:
+        """Whether a slow client has taken anything since it was last looked at."""
+        unsent_bytes = self.connection.unsent_bytes
+        progressed = unsent_bytes < self._unsent_bytes
+        self._paused_at, self._unsent_bytes = now, unsent_bytes
+        return progressed
 
     def _heartbeat(self, now: float) -> None:
         if not self.connection.committed:

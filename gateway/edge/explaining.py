@@ -57,7 +57,7 @@ def explanation(live: Live, request: ExplainRequest, now: float, wall_s: float) 
     demand = _demand(live, request)
     decision, prices = live.explain(demand, now, at)
     chosen = decision.route
-    rows = [_row(candidate, decision) for candidate in decision.candidates]
+    rows = [candidate_facts(candidate, decision) for candidate in decision.candidates]
     return {
         "state": "live",
         "at": timestamp(at),
@@ -90,7 +90,8 @@ def _demand(live: Live, request: ExplainRequest) -> Demand:
     )
 
 
-def _row(candidate: Candidate, decision: Decision) -> dict[str, Any]:
+def candidate_facts(candidate: Candidate, decision: Decision) -> dict[str, Any]:
+    """One candidate: predicted latency, its cost split, and why it was chosen or not."""
     quote, route = candidate.quote, candidate.route
     chosen = decision.best is not None and candidate.name == decision.best.name
     return {

@@ -23,6 +23,8 @@ from routing.table import RouteTable
 
 # For the page: what was chosen lately, and what it would have cost elsewhere.
 DECISIONS_KEPT = 200
+# One decision in this many is logged with all its candidates, the first one included.
+LOGGED_EVERY = 100
 
 
 class Live:
@@ -78,7 +80,10 @@ class Live:
         """The route for a demand, and the prices it was chosen at."""
         at = self.price_time.at(wall_s)
         prices = self.book.at(at)
-        decision = chooser.decide(
+        self.decided += 1
+        # The sampled ones keep every candidate with its reason; the choice is the same.
+        choose = chooser.explain if self.decided % LOGGED_EVERY == 1 else chooser.decide
+        decision = choose(
             self.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
         )
         return decision, prices

@@ -16,7 +16,7 @@ from gateway.edge.exchange import Exchange
 from gateway.errors import ApiError, Refused
 from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.refusals import Refusals
-from gateway.telemetry import BAD_KEYS, REFUSALS
+from gateway.telemetry import BAD_KEYS, REFUSALS, REQUEST_FAILED
 from gateway.wire.http1 import RequestHead
 from gateway.wire.openai import Endpoint
 
@@ -85,6 +85,11 @@ class Proxy:
             if isinstance(error, Refused):
                 self._count(error, client)
             connection.refuse(error)
+            return
+        except Exception:
+            logger.exception(REQUEST_FAILED)
+            message = "The gateway failed on this request."
+            connection.refuse(ApiError(500, message, type="server_error", code="internal"))
             return
         self._exchanges.add(exchange)
         self._empty.clear()

@@ -50,10 +50,13 @@ def settle(case: Case) -> None:
     """End an exchange: once, without awaiting."""
     desk, course, now = case.desk, case.course, case.desk.now()
     course.lease.release()
-    counts = _counts(case)
-    row = settle_row(course.opening, _ending(case, counts, now))
-    desk.log.terminal(row, course.slot.release)
-    case.permit.settle(counts.usage.input_tokens + counts.billed, now)
+    counts = NOTHING
+    try:
+        counts = _counts(case)
+        row = settle_row(course.opening, _ending(case, counts, now))
+        desk.log.terminal(row, course.slot.release)
+    finally:
+        case.permit.settle(counts.usage.input_tokens + counts.billed, now)
     if case.outcome == "completed" and case.attempt is not None:
         _learn(case, case.attempt, counts, now)
     _measure(case, row, counts)

@@ -11,6 +11,7 @@ is taken once. The same code fills the index and, for readers, the part of the l
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -46,11 +47,13 @@ SUMS = (
 FIGURES = ("requests", "exported_tokens", *SUMS)  # what a sum holds
 
 NAMES = tuple(column.name for column in COLUMNS)
+_in_order = itemgetter(*NAMES)
 # Amounts of two currencies have no sum, so a rollup has one currency.
 ROLLUP_KEY = (*DIMENSIONS, "currency")
 
 _BATCH_LINES = 1000  # one transaction; about 3 MB in memory
 _INTEGER_BOUND = 2**63  # SQLite's
+_SCALARS = frozenset((str, int, bool, type(None)))
 _SQL_TYPES = {"integer": "INTEGER", "bool": "INTEGER"}
 
 
@@ -159,6 +162,8 @@ def _batches(
             continue
         start = position.offset if segment == position.segment else 0
         path = segment_path(directory, segment)
+        if not path.exists():
+            return  # a segment in which nothing was ever acknowledged, taken back by a writer whose disk fails
         if start > path.stat().st_size:
             raise LogsDiffer(f"log {log} is shorter than what was folded of it")
         stop = end.offset if end is not None and segment == end.segment else None
@@ -197,15 +202,11 @@ def fold_record(data: bytes) -> Record | None:
 def _is_row(record: Record) -> bool:
     try:
         parse_us(record["ended_at"])
-        return all(_storable(record[name]) for name in NAMES)
+        values = _in_order(record)
     except (KeyError, TypeError, ValueError):
         return False
-
-
-def _storable(value: object) -> bool:
-    if isinstance(value, int):
-        return -_INTEGER_BOUND <= value < _INTEGER_BOUND
-    return value is None or isinstance(value, str)
+    integers = [value for value in values if type(value) is int]
+    return _SCALARS.issuperset(map(type, values)) and -_INTEGER_BOUND <= min(integers) <= max(integers) < _INTEGER_BOUND
 
 
 def _add(connection: sqlite3.Connection, records: Iterable[Record], known: Iterable[str]) -> None:
@@ -228,7 +229,7 @@ def _add(connection: sqlite3.Connection, records: Iterable[Record], known: Itera
 def row_values(record: Record) -> tuple[object, ...]:
     """A terminal record as a row of `exports`."""
     ended_us = parse_us(record["ended_at"])
-    return (*(record[name] for name in NAMES), ended_us, ended_us // QUARTER_US)
+    return (*_in_order(record), ended_us, ended_us // QUARTER_US)
 
 
 def row_of(values: Iterable[object]) -> Record:

@@ -38,8 +38,9 @@ class LedgerUnavailable(Exception):
 class _News(NamedTuple):
     """What the thread tells the loop of one commit."""
 
-    tickets: range  # none: it failed
+    tickets: range
     calls: list[Callable[[], None]]
+    failure: str = ""
 
 
 class LogWriter:
@@ -155,8 +156,8 @@ class LogWriter:
         """Queue the end of an open; sets its `seq` and `log`. `then` is called in the loop once it is durable (to free
         the board slot, which must outlive the record's way to the disk) and must not raise.
 
-        Never refused: every end was announced by an open. Ending twice is ending once: without an open of this id
-        nothing is written or called.
+        Never refused: every end was announced by an open, so the bound on opens bounds ends too. Ending twice is
+        ending once: without an open of this id nothing is written or called.
         """
         export_id = str(record["export_id"])
         if export_id not in self._open:
@@ -183,8 +184,8 @@ class LogWriter:
         future = self._waiters.get(ticket)
         if future is None or future.cancelled():
             future = self._waiters[ticket] = self._loop.create_future()
-            if self._failure:
-                self._fail_waiters()
+            if failure := self._failure:
+                self._fail_waiters(failure)
         return future
 
     def flush(self, timeout_s: float = 30.0) -> None:
@@ -210,9 +211,7 @@ class LogWriter:
         self._queue.put(None)
         self._thread.join(_CLOSE_S_MAX)
         self._wake()
-        if self._waiters:
-            self._failure = self._failure or "the ledger was closed"
-            self._fail_waiters()
+        self._fail_waiters(self._failure or f"log {self.log}: the ledger is closed")
         if not self._thread.is_alive():  # else it may still be inside a write: the kernel closes the files
             self._tail.close()
             os.close(self._lock)
@@ -221,8 +220,8 @@ class LogWriter:
         """In the loop: hand on what the thread reported."""
         while self._news:
             news = self._news.popleft()
-            if not news.tickets:
-                self._fail_waiters()
+            if news.failure:
+                self._fail_waiters(news.failure)
             for ticket in news.tickets if self._waiters else ():
                 future = self._waiters.pop(ticket, None)
                 if future is not None and not future.done():
@@ -230,11 +229,11 @@ class LogWriter:
             for call in news.calls:
                 call()
 
-    def _fail_waiters(self) -> None:
+    def _fail_waiters(self, reason: str) -> None:
         waiters, self._waiters = self._waiters, {}
         for future in waiters.values():
             if not future.done():
-                future.set_exception(LedgerUnavailable(self._failure))
+                future.set_exception(LedgerUnavailable(reason))
                 future.exception()  # its owner may be gone; that is no unobserved failure
 
     # ---- in the thread
@@ -310,7 +309,7 @@ class LogWriter:
         self._failure = reason
         self._busy_since = None
         self._retry_at = self._clock() + self._limits.retry_s
-        self._report(_News(range(0), []))
+        self._report(_News(range(0), [], reason))
         self._end_flush(failed=True)
 
     def _report(self, news: _News) -> None:

@@ -150,7 +150,7 @@ def parse(data: bytes) -> tuple[Record | None, str]:
         return None, "is not JSON"
     if not isinstance(record, dict):
         return None, "is not a JSON object"
-    kind = record.get("record")
+    kind = str(record.get("record"))
     if kind in OPENING or kind in TERMINAL:
         sound = isinstance(record.get("export_id"), str) and (kind in OPENING or _natural(record.get("seq")))
     elif kind in HEADERS:
@@ -159,7 +159,7 @@ def parse(data: bytes) -> tuple[Record | None, str]:
     else:
         sound = kind == "refused" and _natural(record.get("count"))
         sound = sound and all(isinstance(record.get(name), str) for name in ("minute", "tenant", "reason"))
-    return (record, "") if sound else (None, f"is no record this version knows: {str(kind)[:40]!r}")
+    return (record, "") if sound else (None, f"is no record this version knows: {kind[:40]!r}")
 
 
 def _natural(value: object) -> bool:
@@ -174,13 +174,11 @@ def _is_moment(value: object) -> bool:
 
 
 def _carries(carried: object) -> bool:
-    return isinstance(carried, list) and all(
-        isinstance(item, dict)
-        and "export_id" in item
-        and _natural(item.get("segment"))
-        and _natural(item.get("offset"))
-        for item in carried
-    )
+    return isinstance(carried, list) and all(isinstance(item, dict) and _is_carried(item) for item in carried)
+
+
+def _is_carried(item: Record) -> bool:
+    return isinstance(item.get("export_id"), str) and _natural(item.get("segment")) and _natural(item.get("offset"))
 
 
 # ---- the chain

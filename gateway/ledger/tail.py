@@ -90,7 +90,11 @@ class Tail:
         self._descriptor: int | None = None  # None: the next commit begins a segment
         self._unborn: int | None = None  # descriptor of a segment that nothing was acknowledged in
         self._head = os.open(directory / "head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        self._settle_in(resumed)
+        try:
+            self._settle_in(resumed)
+        except BaseException:
+            self.close()
+            raise
 
     def _settle_in(self, resumed: Resumed) -> None:
         for segment in resumed.unborn:

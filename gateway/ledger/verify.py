@@ -172,7 +172,7 @@ class _LogAudit:
         self._state.adopt(record)  # what follows is judged by what it started from
 
     def _break(self, record: Mapping[str, Any]) -> None:
-        segment, number = record.get("broken_segment", 0), record.get("broken_line", 0)
+        segment, number = _count(record, "broken_segment"), _count(record, "broken_line")
         place = (self._name(segment), number)
         if all(finding[:2] != place for finding in self._result.findings):
             self._find(segment, number, f"was found damaged: {record.get('problem', '')}")

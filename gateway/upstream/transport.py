@@ -98,7 +98,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._close()
 
     def drop(self, receiver: Receiver) -> None:
-        """`cancel`, if it is this receiver's exchange that is under way; else it has ended and nothing is to be done."""
+        """`cancel`, if it is this receiver's exchange that is under way; one that has ended is left alone."""
         if self._receiver is receiver:
             self.cancel()
 
@@ -106,6 +106,7 @@ class UpstreamConnection(asyncio.Protocol):
         """This receiver has all it wants; what is left of its body (a last chunk) is read and dropped."""
         # Its exchange may be over, and the connection in use by the next one.
         if self._receiver is receiver:
+            self.resume(receiver)
             self._receiver = _Tail()
             asyncio.get_running_loop().call_later(TAIL_S, self._give_up_tail, self._receiver)
 

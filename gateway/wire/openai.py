@@ -5,7 +5,6 @@ What the gateway acts on must be of the right type and stand there once: with a 
 could each act on another value. All else is the backend's business.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -87,10 +86,11 @@ def _parse_object(raw: bytes) -> tuple[dict[str, Any], list[Member]]:
 
 
 def _refuse_duplicates(members: Iterable[Member], keys: frozenset[str], where: str) -> None:
-    counts = Counter(member.key for member in members)
-    for key in keys:
-        if counts[key] > 1:
-            raise BadRequest(400, f"{where}{key} is given more than once", where + key)
+    seen: set[str] = set()
+    for member in members:
+        if member.key in seen and member.key in keys:
+            raise BadRequest(400, f"{where}{member.key} is given more than once", where + member.key)
+        seen.add(member.key)
 
 
 def _value(raw: bytes, members: Iterable[Member], key: str) -> bytes:

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from gateway.wire.splice import too_deep
+
 TOKENS_MAX = 10**12  # beyond it a claim is noise, and would not fit the columns it is summed in
 ERROR_BYTES_MAX = 4096
 _ERROR_FIELD_BYTES_MAX = 256
@@ -184,9 +186,10 @@ def _message_bytes(message: Mapping[str, Any]) -> int:
 def _text_bytes(content: Any) -> int:
     if isinstance(content, str):
         return len(content.encode())
-    if isinstance(content, list):
-        return sum(_text_bytes(part.get("text")) for part in content if isinstance(part, dict))
-    return 0
+    if not isinstance(content, list):
+        return 0
+    texts = (part.get("text") for part in content if isinstance(part, dict))
+    return sum(len(text.encode()) for text in texts if isinstance(text, str))
 
 
 def upstream_error(raw: bytes, hide: Iterable[str] = ()) -> dict[str, Any]:
@@ -196,14 +199,14 @@ def upstream_error(raw: bytes, hide: Iterable[str] = ()) -> dict[str, Any]:
     `{"detail": ...}`, or a proxy's HTML, of which nothing is shown.
     """
     try:
-        body = orjson.loads(raw)
+        body = None if too_deep(raw) else orjson.loads(raw)
     except orjson.JSONDecodeError:
         body = None
     return error_facts(body, hide)
 
 
 def error_facts(body: Any, hide: Iterable[str] = ()) -> dict[str, Any]:
-    """As `upstream_error`, of parsed JSON."""
+    """As `upstream_error`, of parsed JSON that is not too deep."""
     if isinstance(body, list) and body:
         body = body[0]  # as Google's endpoint wraps it
     error = body.get("error") or body if isinstance(body, dict) else body

@@ -10,6 +10,7 @@ A running usage is a second place that changes. It is allowed where it is a top-
 is then cut out and parsed alone, which proves it as well.
 """
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import orjson
 
 from gateway.wire.openai_answer import REASONING
-from gateway.wire.splice import JsonMalformed, JsonTooDeep, top_level_members
+from gateway.wire.splice import DEPTH_MAX, top_level_members
 from gateway.wire.sse import data_of, data_span
 
 # The inside of a JSON string of at least one character, as orjson takes it: UTF-8 without surrogates or overlong forms,
@@ -31,6 +32,7 @@ string_inside = re.compile(
 
 _PLACEHOLDER = b"~a~text~of~tokenport~"
 _OCCURRENCES_MAX = 8
+_BRACKETS_MAX = DEPTH_MAX // 2  # in a running usage; one with more is left to the parse, which knows how deep it is
 Path = tuple[str | int, ...]
 _PLACES: tuple[Path, ...] = (
     ("delta", "content"),
@@ -38,6 +40,21 @@ _PLACES: tuple[Path, ...] = (
     ("text",),
     ("delta", "tool_calls", 0, "function", "arguments"),
 )
+
+
+def index_of(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def filled(value: Any) -> bool:
+    """Whether a member of a delta carries something."""
+    return isinstance(value, str | list | dict) and bool(value)
+
+
+def shows_reasoning(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(filled(delta.get(key)) for key in REASONING)
 
 
 class Shape:
@@ -71,7 +88,7 @@ class Shape:
         if end < 0 or not string_inside(event, self.head, end):
             return None
         value = event[end + len(self.middle) : len(event) - self.tail]
-        if b"\n" in value or b"\r" in value:
+        if b"\n" in value or b"\r" in value or value.count(b"{") + value.count(b"[") > _BRACKETS_MAX:
             return None
         try:
             usage = orjson.loads(value)
@@ -88,7 +105,7 @@ def learn(event: bytes, chunk: dict[str, Any], cut: Callable[[bytes], bytes] | N
             for start, end in _occurrences(event, text):
                 prefix, suffix = event[:start], event[end:]
                 if _proved(prefix + _PLACEHOLDER + suffix, chunk, place, text):
-                    return _shape(prefix, suffix, chunk, cut, place)
+                    return _shape(prefix, suffix, chunk, cut)
     return None
 
 
@@ -105,22 +122,12 @@ def _at(chunk: dict[str, Any], place: Path) -> Any:
 def _occurrences(event: bytes, text: str) -> list[tuple[int, int]]:
     """Where this text stands in quotes, in either of the ways in which encoders write it."""
     found: list[tuple[int, int]] = []
-    for quoted in dict.fromkeys((orjson.dumps(text), _ascii(text))):
+    for quoted in dict.fromkeys((orjson.dumps(text), json.dumps(text).encode())):
         at = event.find(quoted)
         while at >= 0 and len(found) < _OCCURRENCES_MAX:
             found.append((at + 1, at + len(quoted) - 1))
             at = event.find(quoted, at + 1)
     return found
-
-
-def _ascii(text: str) -> bytes:
-    escaped = orjson.dumps(text).decode()
-    return "".join(each if each < "\x7f" else _escape(each) for each in escaped).encode()
-
-
-def _escape(character: str) -> str:
-    units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def _proved(changed: bytes, chunk: dict[str, Any], place: Path, text: str) -> bool:
@@ -137,9 +144,7 @@ def _proved(changed: bytes, chunk: dict[str, Any], place: Path, text: str) -> bo
     return bool(other == chunk)
 
 
-def _shape(
-    prefix: bytes, suffix: bytes, chunk: dict[str, Any], cut: Callable[[bytes], bytes] | None, place: Path
-) -> Shape | None:
+def _shape(prefix: bytes, suffix: bytes, chunk: dict[str, Any], cut: Callable[[bytes], bytes] | None) -> Shape | None:
     changed = prefix + _PLACEHOLDER + suffix
     forward = None
     if cut is not None:
@@ -153,15 +158,14 @@ def _shape(
         if span is None or span[0] < len(prefix):
             return None
         middle, suffix = changed[len(prefix) + len(_PLACEHOLDER) : span[0]], changed[span[1] :]
-    index = chunk["choices"][0].get("index")
-    reasons = [_at(chunk, ("delta", key)) for key in REASONING]
+    choice = chunk["choices"][0]
     return Shape(
         prefix,
         suffix,
         middle=middle,
         forward=forward,
-        index=index if isinstance(index, int) else 0,
-        reasoning=any(isinstance(text, str | list | dict) and text for text in reasons),
+        index=index_of(choice),
+        reasoning=shows_reasoning(choice),
     )
 
 
@@ -170,10 +174,7 @@ def _usage_span(event: bytes) -> tuple[int, int] | None:
     span = data_span(event)
     if span is None:
         return None
-    try:
-        members = [member for member in top_level_members(event[span[0] : span[1]]) if member.key == "usage"]
-    except (JsonMalformed, JsonTooDeep):
-        return None
+    members = [member for member in top_level_members(event[span[0] : span[1]]) if member.key == "usage"]
     if len(members) != 1:
         return None
     return span[0] + members[0].value_start, span[0] + members[0].value_end

@@ -16,8 +16,8 @@ import orjson
 
 from gateway.wire.openai import ShownUsage
 from gateway.wire.openai_answer import REASONING, error_facts, upstream_error
-from gateway.wire.openai_shape import Shape, learn, string_inside
-from gateway.wire.splice import JsonTooDeep, replace_members
+from gateway.wire.openai_shape import Shape, filled, index_of, learn, shows_reasoning, string_inside
+from gateway.wire.splice import replace_members, too_deep
 from gateway.wire.sse import EVENT_BYTES_MAX, EventSplitter, data_of, field_values, name_of, with_data
 
 # Bytes to forward, and where the stream stands after them: content events, and the running output tokens if reported.
@@ -66,7 +66,9 @@ class StreamTap:
         self.started = False  # a content event was seen, be it a bare finish_reason
         self.finish_reasons: dict[int, str] = {}
         self.done = False  # [DONE] was seen
-        self.error: dict[str, Any] | None = None  # message, type, code, param of an error event
+        self.error: dict[str, Any] | None = (
+            None  # of an error event, in the backend's words: message, type, code, param
+        )
         self.bad_events = 0
         self.model = ""
         self.usage: dict[str, Any] | None = None  # the last one, running or final
@@ -158,14 +160,11 @@ class StreamTap:
             self.done = True
             self._end()
             return event if self.whole else None
-        try:
-            chunk = orjson.loads(payload)
-        except orjson.JSONDecodeError:
-            chunk = None
-        choices = (chunk.get("choices") or []) if isinstance(chunk, dict) else None
-        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        chunk = _parse(payload)
+        if chunk is None:
             self.bad_events += 1
             return None
+        choices = chunk.get("choices") or []
         if chunk.get("error") or chunk.get("object") == "error" or (not choices and name_of(event) == b"error"):
             self.error = error_facts(chunk)
             self._end()
@@ -198,19 +197,15 @@ class StreamTap:
         if not choices and isinstance(usage, dict):
             shown = None if self._show == "none" else event
         elif cuts:
-            try:
-                shown = _without_usage(event)
-            except JsonTooDeep:
-                self.bad_events += 1
-                return None
+            shown = _without_usage(event)
         if isinstance(usage, dict):
-            self._take_usage(usage, _index(choices[0]) if choices else None, carries=carries)
+            self._take_usage(usage, index_of(choices[0]) if choices else None, carries=carries)
         if carries:
             self.content_events += 1
-            self.reasoning_events += any(_shows_reasoning(choice) for choice in choices)
+            self.reasoning_events += any(shows_reasoning(choice) for choice in choices)
         for choice in finished:
-            if 0 <= _index(choice) < self._choices:
-                self.finish_reasons.setdefault(_index(choice), _reason(choice))
+            if 0 <= index_of(choice) < self._choices:
+                self.finish_reasons.setdefault(index_of(choice), _reason(choice))
         self.started = self.started or carries or bool(finished)
         if carries and not finished and len(choices) == 1:
             self._learn(event, chunk, cuts=cuts)
@@ -266,9 +261,16 @@ class StreamTap:
             self._newest = shape
 
 
-def _index(choice: dict[str, Any]) -> int:
-    index = choice.get("index")
-    return index if isinstance(index, int) else 0
+def _parse(payload: bytes) -> dict[str, Any] | None:
+    """The chunk, whose choices are a list of objects if it has any. None: this is no chunk."""
+    try:
+        chunk = None if too_deep(payload) else orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    choices = (chunk.get("choices") or []) if isinstance(chunk, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        return None
+    return chunk
 
 
 def _reason(choice: dict[str, Any]) -> str:
@@ -278,18 +280,9 @@ def _reason(choice: dict[str, Any]) -> str:
 
 def _carries(choice: dict[str, Any]) -> bool:
     delta = choice.get("delta")
-    if isinstance(delta, dict) and any(_filled(delta.get(key)) for key in _CARRIERS):
+    if isinstance(delta, dict) and any(filled(delta.get(key)) for key in _CARRIERS):
         return True
-    return _filled(choice.get("text"))
-
-
-def _shows_reasoning(choice: dict[str, Any]) -> bool:
-    delta = choice.get("delta")
-    return isinstance(delta, dict) and any(_filled(delta.get(key)) for key in REASONING)
-
-
-def _filled(value: Any) -> bool:
-    return isinstance(value, str | list | dict) and bool(value)
+    return filled(choice.get("text"))
 
 
 def _without_usage(event: bytes) -> bytes:

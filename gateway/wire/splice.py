@@ -77,6 +77,11 @@ def depth(raw: bytes) -> int:
     return DEPTH_MAX + 1
 
 
+def too_deep(raw: bytes) -> bool:
+    """Whether a JSON text nests deeper than DEPTH_MAX; most hold too few brackets for it."""
+    return raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and depth(raw) > DEPTH_MAX
+
+
 def _name(raw: bytes) -> str:
     try:
         key = orjson.loads(raw)

@@ -42,6 +42,8 @@ def test_money_shows_cents_or_three_digits(amount: str, text: str) -> None:
 
 def test_money_beside_a_larger_amount_has_its_decimals() -> None:
     assert figures.money(Decimal("0.3572"), Decimal("3.37")) == "0.36"
+    assert figures.money(Decimal("0.0000093"), Decimal("0.000273")) == "0.0000093"
+    assert figures.money(Decimal("0.0002"), Decimal("0.0003")) == "0.000200"
 
 
 @pytest.mark.parametrize(

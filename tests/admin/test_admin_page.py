@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from pricing.book import PriceBook
 from tests.admin.conftest import Serve
 from tests.admin.plane import Feed, Plane, backend, decision, settings, status, sums
 
@@ -143,7 +144,7 @@ async def test_routes_show_who_was_chosen_and_who_is_out(serve: Serve, plane: Pl
     assert "of the last 4 decisions" in text
     assert "south-1 south 75 % 1 / 4 in service 120 ms 20 ms 1.00" in text
     assert "north-1 north 25 % 0 / 4 ejected" in text
-    assert "00:16:42 acme m DE south-1 / south-edge south 40.0 0 12.0 0 0.1 52.1 north-1 71.0" in text
+    assert "00:16:42 acme m DE south-1 / south-edge south 40.00 0 12.00 0 0.10 52.10 north-1 71.00" in text
 
 
 async def test_a_gateway_without_exports_says_how_to_make_one(admin: ClientSession) -> None:
@@ -258,6 +259,18 @@ async def test_a_gateway_without_workers_still_shows_its_prices(serve: Serve, pl
     text = (await read(await serve(plane))).text
     assert "No worker answers." in text
     assert "south CN distance simulated 56.00" in text
+
+
+async def test_settings_may_be_ahead_of_prices_while_a_reload_reads_its_feeds(serve: Serve, plane: Plane) -> None:
+    book = plane.prices.book
+    plane.prices.book = PriceBook(
+        currency="USD", fx=book.fx, regions={"south": book.regions["south"]}, tariffs=book.tariffs
+    )
+    client = await serve(plane)
+    assert "south CN distance simulated 56.00" in (await read(client)).text
+    for path in ("/status", "/metrics"):
+        async with client.get(path) as response:
+            assert response.status == 200
 
 
 async def test_a_ledger_that_cannot_be_written_is_an_alert(serve: Serve, plane: Plane) -> None:

@@ -339,3 +339,28 @@ def test_an_index_that_cannot_be_used_says_so(tmp_path):
     (tmp_path / INDEX_NAME).mkdir()
     with pytest.raises(OSError, match=INDEX_NAME):
         Index(tmp_path / INDEX_NAME)
+
+
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [
+        (b'"status":200', b'"status":2e2'),
+        (b'"status":200', b'"status":[2]'),
+        (b'"status":200', b'"stat_s":200'),
+        (b'"ended_at":"2025', b'"ended_at":"XXXX'),
+        (b'"cost_nano":', b'"cost_nano":9999999999999999999'),
+        (b'"seq":1', b'"seq":-'),
+    ],
+)
+def test_a_damaged_row_is_left_out_and_named(tmp_path, whole, damaged):
+    write_log(log_of(tmp_path), [row(1), row(2), row(3)])
+    (segment,) = log_of(tmp_path).glob("*.jsonl")
+    content = segment.read_bytes()
+    at = content.index(whole, content.index(b'"seq":1') - 200)
+    segment.write_bytes(content[:at] + content[at:].replace(whole, damaged, 1))
+    with Reader(tmp_path) as reader:
+        assert len(list(reader.rows())) == 2
+    head = orjson.loads((log_of(tmp_path) / "head").read_bytes()) | {"offset": segment.stat().st_size}
+    (log_of(tmp_path) / "head").write_bytes(orjson.dumps(head).ljust(255) + b"\n")
+    assert fold(tmp_path) == 2
+    assert any(finding.line in (5, 6) for finding in verify(tmp_path))

@@ -96,12 +96,19 @@ def _chunk(payload: bytes) -> dict[str, Any] | None:
             json.dumps(chunk, ensure_ascii=False).encode()  # lone surrogates
     except (ValueError, RecursionError):
         return None
-    if not isinstance(chunk, dict):
+    if not isinstance(chunk, dict) or _deeper(chunk, 64):
         return None
     choices = chunk.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         return None
     return chunk
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper(each, levels - 1) for each in inner)
 
 
 def _refuse(constant: str) -> None:

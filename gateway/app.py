@@ -1,103 +1,63 @@
-"""The composition root of a worker: a snapshot in, every part of the data plane out. The only constructor of them.
+"""The composition root: who is made of what. The only constructor of parts.
 
-The supervisor's parts are few and live in `control.supervisor`; a worker's are many and depend on each other, so they
-are put together here, in one readable order.
+serve   -> supervisor: control plane, one process
+worker  -> data plane, one process each, started by the supervisor with its channel, the listening socket and a log
 """
 
 import asyncio
-import resource
+import os
+import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
 
-from gateway import data
+import uvloop
+
 from gateway.clock import PriceTime, wall
-from gateway.config import Limits, Settings
+from gateway.config import Settings
+from gateway.control.channel import Channel
+from gateway.control.configuration import Configuration
 from gateway.control.snapshot import Snapshot
+from gateway.control.supervisor import Supervisor
+from gateway.control.worker import Worker
 from gateway.edge.admission import Admission
-from gateway.edge.connection import ClientConnection
 from gateway.edge.desk import Desk
 from gateway.edge.endpoints import Endpoints
-from gateway.edge.explaining import ExplainRequest, explanation
 from gateway.edge.live import Live
-from gateway.edge.locate import Locator
+from gateway.edge.plane import DataPlane, limits_of, locator_of
 from gateway.edge.port import Port
 from gateway.edge.proxy import Proxy
-from gateway.edge.status import worker_status
-from gateway.errors import ApiError
 from gateway.ledger.board import Board
 from gateway.ledger.export_id import ExportIds
 from gateway.ledger.log import LogWriter
 from gateway.ledger.recovery import recover
 from gateway.ledger.tail import LogLimits
-from gateway.telemetry import Counters
+from gateway.telemetry import Counters, configure_logging
 from gateway.upstream.probe import Prober
 
 
-@dataclass(slots=True)
-class WorkerParts:
-    """Everything a worker is made of."""
+def serve(configuration: Configuration, environ: Mapping[str, str], announce: Callable[[str], None]) -> int:
+    """Run the supervisor until it is told to stop. Raises StartupError if it cannot start here."""
+    configure_logging(sys.stderr)
+    return uvloop.run(_supervise(configuration, environ, announce))
 
-    desk: Desk
-    proxy: Proxy
-    prober: Prober
-    tls: ssl.SSLContext | None
-    recovered: int
 
-    @property
-    def live(self) -> Live:
-        return self.desk.live
-
-    @property
-    def port(self) -> Port:
-        return self.desk.port
-
-    def connection(self) -> ClientConnection:
-        """A protocol for a client that has just connected."""
-        return ClientConnection(self.port)
-
-    def install(self, snapshot: Snapshot, environ: Mapping[str, str]) -> None:
-        """Swap configuration and prices whole; what is under way keeps what it started with."""
-        settings = snapshot.settings(environ)
-        desk = self.desk
-        desk.live.install(settings, snapshot.curves, PriceTime(settings.price_clock, snapshot.anchor))
-        desk.admission.install(settings.tenants)
-        desk.locator = _locator(settings)
-        desk.port.limits = _limits(settings.limits)
-
-    def status(self, now: float) -> dict[str, Any]:
-        return worker_status(self.desk, self.proxy, now)
-
-    def explain(self, message: Mapping[str, Any], now: float, wall_s: float) -> dict[str, Any]:
-        try:
-            request = ExplainRequest.from_json(dict(message["demand"]))
-        except ApiError as error:
-            return {"error": error.message}
-        return explanation(self.live, request, now, wall_s)
-
-    def close(self) -> None:
-        """After the last exchange: nothing is under way any more."""
-        self.port.stop()
-        self.prober.stop()
-        self.proxy.flush_refusals()
-        self.live.backends.close()
-        self.desk.log.close()
-        self.desk.board.close()
+async def _supervise(configuration: Configuration, environ: Mapping[str, str], announce: Callable[[str], None]) -> int:
+    return await Supervisor(configuration, environ).run(announce)
 
 
 def build_worker(
     snapshot: Snapshot, environ: Mapping[str, str], log: int, loop: asyncio.AbstractEventLoop, rng: Random
-) -> WorkerParts:
+) -> DataPlane:
     """Put a worker together on log number `log`, and recover what a predecessor left in it.
 
     Raises:
         ConfigError, LedgerBusy, OSError: it cannot run.
     """
     settings = snapshot.settings(environ)
-    limits = _limits(settings.limits)
+    limits = limits_of(settings.limits)
     directory = settings.gateway.data_dir / "ledger" / str(log)
     log_limits = LogLimits(commit_rows_max=limits.commit_rows_max, commit_ms=limits.commit_ms)
     writer = LogWriter(directory, log, loop, limits=log_limits)
@@ -107,7 +67,7 @@ def build_worker(
     desk = Desk(
         live=live,
         admission=Admission(settings.tenants, lambda tenant: snapshot.used.get(tenant, 0)),
-        locator=_locator(settings),
+        locator=locator_of(settings),
         log=writer,
         # A slot per exchange; there are never more exchanges than connections.
         board=Board.create(directory / "board", limits.connections_max),
@@ -121,22 +81,7 @@ def build_worker(
     prober = Prober(live.backends, live.states)
     for sweep in (live.backends.sweep, prober.sweep, proxy.sweep):
         port.on_sweep(sweep)
-    return WorkerParts(desk, proxy, prober, _tls(settings), recovered)
-
-
-def _locator(settings: Settings) -> Locator:
-    gateway = settings.gateway
-    database = gateway.country_db or data.path("country.mmdb")
-    return Locator(database, gateway.trusted_proxies, gateway.destination_header)
-
-
-def _limits(limits: Limits) -> Limits:
-    """The configured limits, with connections bounded by the descriptors there are: two per stream."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    descriptors = hard if hard != resource.RLIM_INFINITY else 1_048_576
-    return replace(limits, connections_max=min(limits.connections_max, int(descriptors * 0.8) // 2))
+    return DataPlane(desk, proxy, prober, _tls(settings), recovered)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -148,3 +93,24 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     context.load_cert_chain(Path(tls.cert), Path(tls.key))
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+async def _work(channel_fd: int, listener_fd: int, log: int) -> int:
+    channel = await Channel.open(socket.socket(fileno=channel_fd))
+    listener = socket.socket(fileno=listener_fd)
+
+    def build(snapshot: Snapshot) -> DataPlane:
+        return build_worker(snapshot, os.environ, log, asyncio.get_running_loop(), Random(os.urandom(16)))
+
+    return await Worker(channel, listener, build).run()
+
+
+def main() -> int:
+    """`python -m gateway.app CHANNEL_FD LISTENER_FD LOG`: a worker, started by the supervisor and not by people."""
+    configure_logging(sys.stderr)
+    channel_fd, listener_fd, log = map(int, sys.argv[1:4])
+    return uvloop.run(_work(channel_fd, listener_fd, log))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _report(_add(commands, "report", "export volume, cost and revenue, summed", output=True))
     _export(_add(commands, "export", "one row per request, with every column"))
     _add(commands, "verify", "check the ledger: hash chain, one end per request, sums, index", output=True)
+    _simulate(_add(commands, "simulate", "what a routing policy costs in a described world", config=False, output=True))
     keys = _add(commands, "keys", "make API keys", config=False)
     keys.add_argument("action", choices=["new"], help="new: print a key and the hash that goes into the configuration")
     _demo(_add(commands, "demo", "a whole world on this machine, with a real model", config=False))
@@ -111,6 +112,19 @@ def _report(command: argparse.ArgumentParser) -> None:
 def _export(command: argparse.ArgumentParser) -> None:
     command.add_argument("--format", choices=["jsonl", "csv"], default="jsonl", help="default: jsonl")
     _period(command)
+
+
+def _simulate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("scenario", type=Path, metavar="SCENARIO.toml", help="names its requests and prices")
+    command.add_argument(
+        "--assignments", type=Path, required=True, metavar="OUT.csv", help="written: which route each request took"
+    )
+    command.add_argument(
+        "--policy",
+        default="money",
+        metavar="NAME",
+        help="money (the production formula, default), nearest, round_robin, least_outstanding, cheapest_energy",
+    )
 
 
 def _demo(command: argparse.ArgumentParser) -> None:

@@ -244,3 +244,5 @@ def configure_logging(stream: TextIO, level: str = "INFO") -> None:
 # What log lines that others search for say, so that their texts do not drift apart.
 REQUEST_FAILED = "request failed inside the gateway"  # a defect of ours: answered with 500
 DECIDED = "route decided"  # the sampled decision log
+EJECTED = "backend ejected"
+RETURNED = "backend returned"

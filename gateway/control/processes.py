@@ -97,7 +97,7 @@ class WorkerProcess:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "gateway.control.worker",
+                "gateway.app",
                 str(theirs.fileno()),
                 str(listener.fileno()),
                 str(log),

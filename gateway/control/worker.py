@@ -11,21 +11,17 @@ import logging
 import os
 import signal
 import socket
-import sys
-from random import Random
+from collections.abc import Callable
 from typing import Any
 
-import uvloop
-
-from gateway.app import WorkerParts, build_worker
-from gateway.clock import wall
+from gateway.clock import PriceTime, wall
 from gateway.config import ConfigError
 from gateway.control.channel import Channel, Message
 from gateway.control.processes import BACKLOG
 from gateway.control.snapshot import Snapshot
+from gateway.edge.plane import DataPlane
 from gateway.ledger.lock import LedgerBusy
 from gateway.ledger.log import LedgerUnavailable
-from gateway.telemetry import configure_logging
 
 logger = logging.getLogger("tokenport.worker")
 
@@ -36,11 +32,11 @@ FLUSH_S = 5.0
 class Worker:
     """The process behind one channel, one listening socket and one log."""
 
-    def __init__(self, channel: Channel, listener: socket.socket, log: int) -> None:
+    def __init__(self, channel: Channel, listener: socket.socket, build: Callable[[Snapshot], DataPlane]) -> None:
         self._channel = channel
         self._listener = listener
-        self._log = log
-        self._parts: WorkerParts | None = None
+        self._build = build
+        self._parts: DataPlane | None = None
         self._server: asyncio.Server | None = None
         self._done = asyncio.Event()
         self._work: set[asyncio.Task[None]] = set()
@@ -85,16 +81,15 @@ class Worker:
     async def _install(self, snapshot: Snapshot) -> dict[str, str]:
         if self._parts is None:
             try:
-                self._parts = build_worker(
-                    snapshot, os.environ, self._log, asyncio.get_running_loop(), Random(os.urandom(16))
-                )
+                self._parts = self._build(snapshot)
             except (LedgerBusy, LedgerUnavailable, ConfigError, OSError) as error:
-                self._channel.tell("failed", reason=f"log {self._log}: {error}")
+                self._channel.tell("failed", reason=str(error))
                 self._done.set()
                 return {}
             self._channel.tell("ready", recovered=self._parts.recovered)
         else:
-            self._parts.install(snapshot, os.environ)
+            settings = snapshot.settings(os.environ)
+            self._parts.install(settings, snapshot.curves, PriceTime(settings.price_clock, snapshot.anchor))
         live = self._parts.live
         return {"route_version": live.table.version, "price_version": live.book.version}
 
@@ -144,20 +139,3 @@ class Worker:
             self._parts.proxy.accepting = False
             self._parts.port.draining = True
             self._parts.port.close_idle()
-
-
-async def _run(channel_fd: int, listener_fd: int, log: int) -> int:
-    channel = await Channel.open(socket.socket(fileno=channel_fd))
-    listener = socket.socket(fileno=listener_fd)
-    return await Worker(channel, listener, log).run()
-
-
-def main() -> int:
-    """`python -m gateway.control.worker CHANNEL_FD LISTENER_FD LOG`: started by the supervisor, not by people."""
-    configure_logging(sys.stderr)
-    channel_fd, listener_fd, log = map(int, sys.argv[1:4])
-    return uvloop.run(_run(channel_fd, listener_fd, log))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,7 +22,7 @@ def command(model: str, *, slots: int = SLOTS, threads: int = 1) -> list[str]:
     return [sys.executable, "-m", module, "--model", model, "--slots", str(slots), "--threads", str(threads)]
 
 
-def serve(model: str, slots: int, threads: int) -> None:
+def serve(model: str, slots: int, threads: int, host: str, port: int) -> None:
     leave_with_parent()
     import xllamacpp  # an extra: only this process needs it
 
@@ -37,8 +37,8 @@ def serve(model: str, slots: int, threads: int) -> None:
     params.cache_ram_mib = 0  # prompts of ended answers are not kept beside the slots
     params.warmup = False  # the first answer warms up as well, half a second sooner
     params.ui = False
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
+    params.hostnames = [host]
+    params.port = port
     server = xllamacpp.Server(params)
     print(json.dumps({"address": server.listening_address, "model": MODEL_NAME}), flush=True)
     while True:
@@ -50,8 +50,10 @@ def main() -> None:
     arguments.add_argument("--model", required=True)
     arguments.add_argument("--slots", type=int, default=SLOTS)
     arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--host", default="127.0.0.1")
+    arguments.add_argument("--port", type=int, default=0, help="0: a free one")
     given = arguments.parse_args()
-    serve(given.model, given.slots, given.threads)
+    serve(given.model, given.slots, given.threads, given.host, given.port)
 
 
 if __name__ == "__main__":

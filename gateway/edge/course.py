@@ -17,7 +17,7 @@ from gateway.errors import BackendSaturated, Refused, RequestRejected, StaleConn
 from gateway.ledger import opening as ledger
 from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.opening import Opening
-from gateway.telemetry import ATTEMPTS, DECIDED
+from gateway.telemetry import ATTEMPTS, DECIDED, EJECTED
 from gateway.upstream.backends import Upstream
 from pricing.book import PriceSlice
 from routing.backend import BackendState
@@ -67,27 +67,32 @@ class Course:
         Raises:
             Refused: no route, no slot, or the ledger cannot write. Nothing is held then.
         """
-        desk = self._desk
         decision, prices = self._decide()
         if decision.route is None:
             raise _refusal(decision.refusal, self._demand)
         self._take(decision, prices)
+        try:
+            self._open(export_id, body_bytes)
+        except BaseException:
+            self.lease.release()
+            raise
+        self._live.retries.started(self._started_at)
+
+    def _open(self, export_id: bytes, body_bytes: int) -> None:
+        """Claim a board slot and append the open record, or hold neither."""
+        desk = self._desk
         slot = desk.board.claim(export_id, self.opening.to_bytes())
         if slot is None:
-            self.lease.release()
-            raise Refused(
-                503, "overloaded", "All board slots are in use; try again shortly.", retry_after_s=_retry_s(desk)
-            )
+            message = "Too many requests are under way; try again shortly."
+            raise Refused(503, "overloaded", message, retry_after_s=_retry_s(desk))
         self.slot = slot
         slot.received(body_bytes)
         try:
             self._ticket = desk.log.append(self.opening.record())
         except LedgerUnavailable as error:
             slot.release()
-            self.lease.release()
             message = f"The export ledger cannot write: {error}."
             raise Refused(503, "ledger", message, retry_after_s=_retry_s(desk)) from None
-        self._live.retries.started(self._started_at)
 
     def next_route(self, error: UpstreamError, attempt: Attempt | None) -> float:
         """After a failure before any content: the next route, and how long to wait before it.
@@ -132,7 +137,10 @@ class Course:
         if isinstance(error, BackendSaturated):
             state.health.saturated(now, error.retry_after_s)
         elif error.cause == CREDENTIALS or error.blame:
+            in_service = state.health.available(now)
             state.failed(now, error.cause)
+            if in_service and not state.health.available(now):
+                logger.warning(EJECTED, extra={"backend": state.name, "cause": error.cause})
         elif isinstance(error, RequestRejected | StaleConnection):
             # It answered, or only closed an idle connection: no word about its health.
             pass

@@ -11,6 +11,7 @@ First and last token are different events: the first feeds latency, the last end
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from gateway.edge.counting import Progress
 from gateway.edge.delivery import Delivery
@@ -19,6 +20,7 @@ from gateway.ledger.board import Slot
 from gateway.upstream.transport import UpstreamConnection
 from gateway.wire.errors import EventTooLarge
 from gateway.wire.http1 import ResponseHead
+from gateway.wire.openai_answer import claims
 from gateway.wire.openai_stream import Passed, StreamTap
 
 # What is read of an error's body: enough for any message a person would read.
@@ -149,6 +151,7 @@ class StreamAttempt(Attempt):
         self._bad_events_max = bad_events_max
         self._held: list[Passed] = []
         self._held_bytes = 0
+        self._input_told = False
 
     @property
     def generated(self) -> Progress:
@@ -177,6 +180,8 @@ class StreamAttempt(Attempt):
         tap = self.tap
         tokens = tap.running_tokens
         self.slot.generated(tap.content_events, 0 if tokens is None else tokens + 1, self.bytes_received)
+        if tap.usage is not None and not self._input_told:
+            self._tell_input(tap.usage)
         if passed:
             if self.released:
                 self.last_at = self.touched_at
@@ -185,6 +190,13 @@ class StreamAttempt(Attempt):
                 self._hold(passed)
         if tap.done or tap.error is not None or tap.bad_events > self._bad_events_max:
             self._conclude()
+
+    def _tell_input(self, usage: dict[str, Any]) -> None:
+        """The input does not change while a stream runs: put on the board once, for whoever recovers this."""
+        told = claims(usage)
+        if told.input is not None:
+            self.slot.input(told.input, told.cached or 0)
+            self._input_told = True
 
     def _hold(self, passed: list[Passed]) -> None:
         self._held += passed

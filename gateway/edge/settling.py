@@ -13,7 +13,7 @@ from gateway.edge.locate import Destination
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.ledger.opening import Opening
 from gateway.ledger.settlement import Ending, Row, settle_row
-from gateway.telemetry import ATTEMPTS, BYTES, DROPPED_EVENTS, REQUESTS, TOKENS, TTFT
+from gateway.telemetry import ATTEMPTS, BYTES, DROPPED_EVENTS, OVERHEAD, REQUESTS, TOKENS, TTFT
 from gateway.wire.openai_answer import UsageClaims, claims, hidden_reasoning, plausible_answer, plausible_stream
 
 REQUEST_ID_CHARS_MAX = 128
@@ -209,6 +209,9 @@ def _measure(case: Case, row: Row, counts: Counts) -> None:
             counters.add(BYTES, (direction,), size)
     if case.ttft_s is not None:
         counters.observe(TTFT, (opening.origin_backend,), case.ttft_s)
+        if case.attempt is not None and case.attempt.first_at is not None:
+            backend_s = case.attempt.first_at - case.attempt.started_at
+            counters.observe(OVERHEAD, (), max(0.0, case.ttft_s - backend_s))
 
 
 def _ms(seconds: float | None) -> int | None:

@@ -5,12 +5,16 @@ request touches. Only backends that are out are probed; healthy ones are measure
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 
 from gateway.errors import UpstreamError
+from gateway.telemetry import RETURNED
 from gateway.upstream.backends import Backends, Upstream
 from gateway.wire.http1 import ResponseHead
 from routing.backend import BackendState
+
+logger = logging.getLogger("tokenport.probe")
 
 # A probe that takes longer than this is a bad one; distant sites answer in a few round trips.
 PROBE_TIMEOUT_S = 5.0
@@ -84,6 +88,8 @@ class Prober:
             now = asyncio.get_running_loop().time()
             if well:
                 state.health.probe_ok(now)
+                if state.health.available(now):
+                    logger.info(RETURNED, extra={"backend": name})
             else:
                 state.health.probe_failed(now)
         finally:

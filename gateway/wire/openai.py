@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 
 from gateway.wire.errors import BadRequest
-from gateway.wire.splice import DEPTH_MAX, JsonTooDeep, Member, replace_members, top_level_members
+from gateway.wire.splice import JsonOutOfBounds, Member, replace_members, top_level_members
 
 Endpoint = Literal["chat", "completions"]
 BackendUsage = Literal["final", "continuous", "none"]
@@ -47,7 +47,7 @@ def parse_request(raw: bytes, endpoint: Endpoint) -> RequestFacts:
     if options is not None:
         if not isinstance(options, dict):
             raise BadRequest(400, "stream_options must be an object", "stream_options")
-        inner = top_level_members(_value(raw, members, "stream_options"))
+        inner = _members(_value(raw, members, "stream_options"))
         _refuse_duplicates(inner, _ACTED_ON_IN_OPTIONS, "stream_options.")
         include_usage = _boolean(options, "include_usage", "stream_options.")
         continuous_usage = include_usage and _boolean(options, "continuous_usage_stats", "stream_options.")
@@ -79,10 +79,14 @@ def _parse_object(raw: bytes) -> tuple[dict[str, Any], list[Member]]:
         raise BadRequest(400, f"the body is not valid JSON: {malformed.msg}") from malformed
     if not isinstance(body, dict):
         raise BadRequest(400, "the body must be a JSON object")
+    return body, _members(raw)
+
+
+def _members(raw: bytes) -> list[Member]:
     try:
-        return body, top_level_members(raw)
-    except JsonTooDeep as too_deep:
-        raise BadRequest(400, f"the body nests deeper than {DEPTH_MAX}") from too_deep
+        return top_level_members(raw)
+    except JsonOutOfBounds as beyond:
+        raise BadRequest(400, f"the body is beyond bounds: {beyond}") from beyond
 
 
 def _refuse_duplicates(members: Iterable[Member], keys: frozenset[str], where: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from gateway.wire.openai_answer import REASONING
-from gateway.wire.splice import DEPTH_MAX, top_level_members
+from gateway.wire.splice import DEPTH_MAX, JsonOutOfBounds, top_level_members
 from gateway.wire.sse import data_of, data_span
 
 # The inside of a JSON string of at least one character, as orjson takes it: UTF-8 without surrogates or overlong forms,
@@ -174,7 +174,10 @@ def _usage_span(event: bytes) -> tuple[int, int] | None:
     span = data_span(event)
     if span is None:
         return None
-    members = [member for member in top_level_members(event[span[0] : span[1]]) if member.key == "usage"]
+    try:
+        members = [member for member in top_level_members(event[span[0] : span[1]]) if member.key == "usage"]
+    except JsonOutOfBounds:
+        return None
     if len(members) != 1:
         return None
     return span[0] + members[0].value_start, span[0] + members[0].value_end

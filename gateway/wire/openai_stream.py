@@ -17,7 +17,7 @@ import orjson
 from gateway.wire.openai import ShownUsage
 from gateway.wire.openai_answer import REASONING, error_facts, upstream_error
 from gateway.wire.openai_shape import Shape, filled, index_of, learn, shows_reasoning, string_inside
-from gateway.wire.splice import replace_members, too_deep
+from gateway.wire.splice import JsonOutOfBounds, replace_members, too_deep
 from gateway.wire.sse import EVENT_BYTES_MAX, EventSplitter, data_of, field_values, name_of, with_data
 
 # Bytes to forward, and where the stream stands after them: content events, and the running output tokens if reported.
@@ -197,7 +197,11 @@ class StreamTap:
         if not choices and isinstance(usage, dict):
             shown = None if self._show == "none" else event
         elif cuts:
-            shown = _without_usage(event)
+            try:
+                shown = _without_usage(event)
+            except JsonOutOfBounds:
+                self.bad_events += 1
+                return None
         if isinstance(usage, dict):
             self._take_usage(usage, index_of(choices[0]) if choices else None, carries=carries)
         if carries:

@@ -9,7 +9,7 @@ itself escaped just before a quote (`\\\\"`); bytes that contain this are scanne
 is masked by as many other bytes, so that positions still hold.
 
 The input is taken to be valid JSON (the caller parses it as well, and refuses what does not parse). On anything else
-the scan still ends, with JsonMalformed or with some positions, never with another exception.
+the scan still ends, with one of its own errors or with some positions.
 """
 
 import re
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import orjson
 
 DEPTH_MAX = 64
+MEMBERS_MAX = 1000  # at the top level; each costs a step here, and megabytes of them would hold everybody up
 
 _STRING = rb'"[^"]*+(?:(?<=\\)"[^"]*+)*+"'
 _SCALAR = rb'[^"\[\]{},:\s]++'
@@ -46,8 +47,8 @@ class JsonMalformed(ValueError):
     """Not a JSON object."""
 
 
-class JsonTooDeep(ValueError):
-    """Nested deeper than DEPTH_MAX."""
+class JsonOutOfBounds(ValueError):
+    """Nested deeper than DEPTH_MAX, or with more than MEMBERS_MAX members."""
 
 
 class Member(NamedTuple):
@@ -107,6 +108,8 @@ def top_level_members(raw: bytes) -> list[Member]:
         start, value_start, end = match.start(1), match.start(2), match.start(3)
         members.append(Member(_name(raw[start : match.end(1)]), start, value_start, match.end(2), end))
         at, closing = match.end(), match.group(3)
+        if len(members) > MEMBERS_MAX:
+            raise JsonOutOfBounds(f"more than {MEMBERS_MAX} members")
     if raw[at:].strip(b" \t\n\r"):
         raise JsonMalformed("something follows the object")
     return members
@@ -114,7 +117,7 @@ def top_level_members(raw: bytes) -> list[Member]:
 
 def _why_not(text: bytes, at: int) -> ValueError:
     if _key(text, at) is not None and depth(text) > DEPTH_MAX:
-        return JsonTooDeep(f"nested deeper than {DEPTH_MAX}")
+        return JsonOutOfBounds(f"nesting deeper than {DEPTH_MAX}")
     return JsonMalformed("not an object")
 
 

@@ -31,7 +31,7 @@ class Subject:
 
     name: str
     port: int
-    pids: tuple[int, ...]
+    pids: tuple[int, ...]  # of tokenport: supervisor, then workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,10 @@ async def staged(directory: Path) -> AsyncIterator[Stage]:
         text = toml(configuration(f"http://127.0.0.1:{backend_port}/v1"))
         gateway = await stack.enter_async_context(Gateway(directory / TOKENPORT, text))
         port = int(gateway.url.rpartition(":")[2])
-        subjects.append(Subject(TOKENPORT, port, (gateway.pid, *gateway.workers())))
+        workers = sorted(gateway.group().keys() - {gateway.pid})
+        if not workers:
+            raise BenchFailed("the gateway has no worker")
+        subjects.append(Subject(TOKENPORT, port, (gateway.pid, *workers)))
         yield Stage(backend_port, tuple(subjects), gateway)
 
 

@@ -206,7 +206,7 @@ def _busiest_log(gateway: Gateway) -> int:
 
 
 def _worker_of(command: str, log: int) -> bool:
-    return "gateway.control.worker" in command and command.split()[-1] == str(log)
+    return "gateway.app" in command and command.split()[-1] == str(log)
 
 
 async def test_after_a_kill_of_the_supervisor_streams_end_with_an_error_and_are_drained(

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.fakes.client import RawClient, request
+
 READY = re.compile(r"tokenport is ready on (http://\S+) \(page: (http://[^\s)]+)\)")
 START_S = 30.0
 COMMAND_S = 30.0
@@ -200,7 +202,7 @@ class Gateway:
 
     def workers(self) -> list[int]:
         """Process ids of the workers."""
-        return sorted(pid for pid, command in self.group().items() if "gateway.control.worker" in command)
+        return sorted(pid for pid, command in self.group().items() if "gateway.app" in command)
 
     def group(self) -> dict[int, str]:
         """The live processes of the group and their command lines."""
@@ -250,6 +252,12 @@ class Gateway:
         finished = await self.command("explain", "--format", "json", *arguments)
         assert finished.status == 0, finished.stderr
         return finished.json
+
+    async def status(self) -> Any:
+        """What the admin listener says of this moment."""
+        async with RawClient.connect(self.admin_url) as client:
+            await client.send(request("GET", "/status", host=self.admin_url.removeprefix("http://")))
+            return (await client.response()).json
 
     def records(self) -> list[bytes]:
         """The lines of all logs as they are on disk."""

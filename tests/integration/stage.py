@@ -4,6 +4,7 @@ Every scene has a model, and backends, of its own, so that what one test does to
 backend is no other test's business. A scene's first backend is the cheapest and always asked first.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -88,3 +89,23 @@ async def staged(
         )
         async with Gateway(directory, toml(content)) as running:
             yield Stage(scripted, running)
+            await _nothing_is_held(running)
+
+
+async def _nothing_is_held(gateway: Gateway) -> None:
+    """After every way out: nothing in flight, all permits back."""
+    seen: Any = None
+    try:
+        async with asyncio.timeout(10):
+            while seen is None or _held(seen):
+                seen = await gateway.status()
+    except TimeoutError:
+        raise AssertionError(f"still held: {_held(seen)}") from None
+
+
+def _held(status: Any) -> list[Any]:
+    counts = [("requests", status["requests_in_flight"])]
+    counts += [(each["name"], each["in_flight"]) for each in status["backends"]]
+    counts += [(each["name"], each["streams"]) for each in status["tenants"]]
+    counts += [(each["name"], each["budget"]["reserved"]) for each in status["tenants"] if each["budget"]]
+    return [(name, count) for name, count in counts if count]

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.fakes.client import RawClient
+from tests.fakes.client import RawClient, Truncated, request
 from tests.fakes.configurations import KEY
 from tests.fakes.script import Script
 from tests.fakes.streaming import Ask, stream
+from tests.integration.recomputation import differences
 from tests.integration.stage import Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SCENES = ("plain", "stale", "slow", "busy")
+SCENES = ("plain", "stale", "slow", "busy", "long", "late", "later")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -86,3 +87,58 @@ async def test_a_slow_reader_stops_the_reading_of_its_backend_and_loses_nothing(
         assert count == 3000
     row = await stage.gateway.row(head.headers["x-tokenport-export-id"])
     assert (row["outcome"], row["delivered_tokens"]) == ("completed", 3000)
+
+
+# ---- answers too large to hold, and answers that keep one waiting
+
+LONG = Script(tokens=400, word_bytes_min=5000)
+
+
+async def test_a_long_plain_answer_passes_whole(stage: Stage) -> None:
+    response = await stage.post("long", LONG)
+    assert response.json["choices"][0]["message"]["content"] == LONG.answer()
+    row = await stage.row(response)
+    assert (row["outcome"], row["delivered_tokens"], row["count_source"]) == ("completed", 400, "upstream")
+    assert row["bytes_to_client"] == len(response.body)
+    assert differences(row) == {}
+
+
+async def test_a_long_plain_answer_that_was_cut_never_looks_like_one(stage: Stage) -> None:
+    asked = len(stage.site("long", 2).log)
+    cut = Script(tokens=400, word_bytes_min=5000, body_cut=1_500_000)
+    body = {"model": "long", "messages": [{"role": "user", "content": "count"}], "user": cut.to_json()}
+    async with RawClient.connect(stage.gateway.url) as client:
+        await client.send(request(key=KEY, json_body=body))
+        head = await client.head()
+        with pytest.raises(Truncated):
+            b"".join([piece async for piece in client.body(head)])
+    row = await stage.gateway.row(head.headers["x-tokenport-export-id"])
+    assert (row["outcome"], row["status"], row["count_source"]) == ("upstream_cut", 200, "estimated")
+    assert 0 < row["billed_output_tokens"] <= row["delivered_tokens"] <= row["output_tokens"]
+    assert len(stage.site("long", 2).log) == asked, "sent again after content"
+    assert differences(row) == {}
+
+
+async def test_a_long_wait_commits_the_head_and_a_failure_after_it_is_still_no_content(stage: Stage) -> None:
+    """After ten seconds of waiting; until content comes another route may still be tried."""
+    for scene, then in (("late", Script(tokens=3)), ("later", Script(cut_after=0))):
+        stage.site(scene, 1).queue.append(Script(hold_after=0, cut_after=0))
+        stage.site(scene, 2).queue.append(then)
+    asks = [Ask(model=scene).bytes(KEY) for scene in ("late", "later")]
+    async with RawClient.connect(stage.gateway.url) as one, RawClient.connect(stage.gateway.url) as other:
+        await one.send(asks[0])
+        await other.send(asks[1])
+        heads = [await one.head(), await other.head()]
+        for scene in ("late", "later"):
+            stage.site(scene, 1).release()
+        events = [
+            [event async for event in client.events(head)] for client, head in zip((one, other), heads, strict=True)
+        ]
+    assert [head.status for head in heads] == [200, 200]
+    # Committed before a route had content: the head cannot name one.
+    assert not any("x-tokenport-origin" in head.headers for head in heads)
+    rows = [await stage.gateway.row(head.headers["x-tokenport-export-id"]) for head in heads]
+    assert events[0][-1] == b"data: [DONE]\n\n"
+    assert (rows[0]["outcome"], rows[0]["attempts"], rows[0]["delivered_tokens"]) == ("completed", 2, 3)
+    assert b'"error"' in events[1][-1] and b"[DONE]" not in b"".join(events[1])
+    assert (rows[1]["outcome"], rows[1]["status"], rows[1]["delivered_tokens"]) == ("upstream_refused", 200, 0)

@@ -78,6 +78,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
     scenes = {f"two-{name}": 2 for name in BROKEN} | {f"one-{name}": 1 for name in BROKEN}
     scenes |= {f"cut-{name}": 2 for name in CUTS} | {f"plain-{name}": 2 for name in BROKEN}
     scenes |= {f"rejected-{status}": 2 for status in REJECTED}
+    scenes |= {"plain-cut": 2, "plain-cut-alone": 1, "plain-torn": 2}
     scenes |= dict.fromkeys(("whole", "leaver", "hiding", "three", "all-three"), 3)
     # Short deadlines, so that silence ends soon; the silent scripts hold for ever.
     limits = {"first_content_s": 0.5, "gap_s": 0.5, "retries_min": 1000}
@@ -142,6 +143,30 @@ async def test_a_plain_answer_is_tried_on_the_next_route_as_well(stage: Stage, n
     row = await stage.row(response)
     assert (row["outcome"], row["origin_backend"], row["attempts"]) == ("completed", f"plain-{name}-2", 2)
     assert (row["stream"], row["delivered_tokens"], row["count_source"]) == (False, 5, "upstream")
+
+
+@pytest.mark.parametrize(
+    ("scene", "script"),
+    [
+        ("plain-cut", Script(body_cut=30)),
+        ("plain-cut", Script(body_cut=30, cut="rst")),
+        ("plain-torn", Script(body='{"choices":[{"message":{"content":"t0 ')),
+    ],
+)
+async def test_a_plain_answer_that_is_not_whole_is_never_handed_on(stage: Stage, scene: str, script: Script) -> None:
+    stage.site(scene, 1).queue.append(script)
+    response = await stage.post(scene, Script(tokens=5))
+    assert response.json["choices"][0]["message"]["content"] == Script(tokens=5).answer()
+    row = await stage.row(response)
+    assert (row["outcome"], row["origin_backend"], row["attempts"]) == ("completed", f"{scene}-2", 2)
+    assert differences(row) == {}
+
+
+async def test_a_cut_plain_answer_without_another_route_is_502(stage: Stage) -> None:
+    response = await stage.post("plain-cut-alone", Script(tokens=5, body_cut=30))
+    assert response.status == 502 and b"t0" not in response.body
+    row = await stage.row(response)
+    assert (row["outcome"], row["delivered_tokens"]) == ("upstream_refused", 0)
 
 
 @pytest.mark.parametrize("streamed", [True, False])

@@ -14,7 +14,6 @@ from gateway.errors import (
     UpstreamReset,
 )
 from gateway.upstream.pool import Origin, Pool
-from gateway.upstream.transport import UpstreamConnection
 from tests.fakes.backend import ScriptedBackend, Site
 from tests.fakes.client import request
 from tests.fakes.gateway import eventually
@@ -137,8 +136,9 @@ async def test_an_exchange_that_is_over_has_no_say_in_the_next_one_on_its_connec
 
 
 async def test_what_is_left_of_an_answer_that_was_enough_is_read_and_the_connection_kept(
-    pool: Pool, site: Site
+    pool: Pool, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.upstream.transport.TAIL_S", 30.0)
     connection, listener = await pool.connect(), Listener()
     script = Script(tokens=4, hold_after=2)
     body = {"model": "m", "stream": True, "user": script.to_json()}
@@ -150,7 +150,19 @@ async def test_what_is_left_of_an_answer_that_was_enough_is_read_and_the_connect
     heard = bytes(listener.body)
     site.release()
     await eventually(lambda: site.log[0].ended == "whole", "the answer")
-    taken: list[UpstreamConnection] = []
-    await eventually(lambda: taken or taken.extend(filter(None, [pool.take_idle()])), "an idle connection")
-    assert taken == [connection]
+    await eventually(lambda: connection.idle_until > 0, "an idle connection")
+    assert pool.take_idle() is connection
     assert bytes(listener.body) == heard and not listener.over.is_set()
+
+
+async def test_a_rest_that_does_not_end_is_not_waited_for(
+    pool: Pool, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.upstream.transport.TAIL_S", 0.05)
+    connection, listener = await pool.connect(), Listener()
+    body = {"model": "m", "stream": True, "user": Script(tokens=4, hold_after=2).to_json()}
+    connection.send(request(path=f"/{site.name}/v1/chat/completions", json_body=body), b"", listener)
+    await eventually(lambda: b"t1 " in listener.body, "two events")
+    connection.let_end(listener)
+    await eventually(lambda: site.log[0].ended == "peer_gone", "the backend is cancelled")
+    assert pool.take_idle() is None and not listener.over.is_set()

@@ -140,6 +140,13 @@ def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
     assert refusal(raw).param is None
 
 
+def test_the_number_of_members_has_a_bound() -> None:
+    members = ",".join(f'"x{number}":1' for number in range(1000))
+    assert "more than 1000 members" in refusal(('{"model":"a","messages":[1],' + members + "}").encode()).reason
+    options = '{"model":"a","messages":[1],"stream_options":{' + members + ',"y":1}}'
+    assert "more than 1000 members" in refusal(options.encode()).reason
+
+
 def test_depth_has_a_bound() -> None:
     def nested(levels: int) -> bytes:
         return b'{"model":"a","messages":' + b"[" * levels + b"1" + b"]" * levels + b"}"

@@ -206,6 +206,16 @@ def test_an_event_that_nests_too_deep_is_dropped_and_counted(levels: int, bad: i
         assert (tap.bad_events, tap.content_events, len(passed)) == (2 * bad, 2 - 2 * bad, 2 - 2 * bad)
 
 
+def test_an_event_of_too_many_members_to_cut_is_dropped_and_counted() -> None:
+    wide = event(
+        {"choices": [{"delta": {"content": "a"}}], "usage": None} | {f"x{number}": 1 for number in range(1000)}
+    )
+    assert [len(run([wide, wide], show=show)[1]) for show in SHOWS] == [0, 2, 2]
+    assert run([wide, wide])[0].bad_events == 2
+    running = wide.replace(b'"usage":null', b'"usage":{"completion_tokens":1}')
+    assert [len(run([running, running], show=show)[1]) for show in SHOWS] == [0, 0, 2]
+
+
 def test_running_usage_that_nests_too_deep_is_dropped_and_counted() -> None:
     known = event({"choices": [{"delta": {"content": "a"}}], "usage": {"completion_tokens": 1}})
     for levels in (10, 62, 63, 500):

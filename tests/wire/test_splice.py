@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.splice import DEPTH_MAX, JsonMalformed, JsonTooDeep, Member, replace_members, top_level_members
+from gateway.wire.splice import (
+    DEPTH_MAX,
+    MEMBERS_MAX,
+    JsonMalformed,
+    JsonOutOfBounds,
+    Member,
+    replace_members,
+    top_level_members,
+)
 from tests.wire.documents import documents, pairs
 
 Document = tuple[list[tuple[str, Any]], bytes]
@@ -54,10 +62,20 @@ def test_depth_has_a_bound(opening: str, closing: str) -> None:
         return ('{"x":' + opening * levels + "1" + closing * levels + ',"y":"[[["}').encode()
 
     assert keys(nested(DEPTH_MAX - 1)) == ["x", "y"]
-    with pytest.raises(JsonTooDeep):
+    with pytest.raises(JsonOutOfBounds):
         top_level_members(nested(DEPTH_MAX))
-    with pytest.raises(JsonTooDeep):
+    with pytest.raises(JsonOutOfBounds):
         top_level_members(nested(100_000))
+
+
+def test_the_number_of_members_has_a_bound() -> None:
+    def wide(count: int) -> bytes:
+        return b"{" + b",".join([b'"a":1'] * count) + b"}"
+
+    assert len(top_level_members(wide(MEMBERS_MAX))) == MEMBERS_MAX
+    for count in (MEMBERS_MAX + 1, 1_000_000):
+        with pytest.raises(JsonOutOfBounds):
+            top_level_members(wide(count))
 
 
 def test_brackets_in_strings_are_no_depth() -> None:
@@ -148,7 +166,7 @@ def test_no_bytes_make_the_scan_fail_in_another_way(garbage: bytes) -> None:
     for raw in (garbage, b'{"a":' + garbage + b"}", b'{"a":"' + garbage + b'"}'):
         try:
             members = top_level_members(raw)
-        except (JsonMalformed, JsonTooDeep):
+        except (JsonMalformed, JsonOutOfBounds):
             with pytest.raises(ValueError):
                 _strictly_an_object(raw)
             continue

@@ -1,0 +1,88 @@
+"""The data plane of one worker as a whole: what its process holds, swaps and closes. Put together by `gateway.app`."""
+
+import resource
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway import data
+from gateway.clock import PriceTime
+from gateway.config import Limits, Settings
+from gateway.edge.connection import ClientConnection
+from gateway.edge.desk import Desk
+from gateway.edge.explaining import ExplainRequest, explanation
+from gateway.edge.live import Live
+from gateway.edge.locate import Locator
+from gateway.edge.port import Port
+from gateway.edge.proxy import Proxy
+from gateway.edge.status import worker_status
+from gateway.errors import ApiError
+from gateway.upstream.probe import Prober
+from pricing.energy import PriceCurve
+
+
+@dataclass(slots=True)
+class DataPlane:
+    """Everything a worker is made of."""
+
+    desk: Desk
+    proxy: Proxy
+    prober: Prober
+    tls: ssl.SSLContext | None
+    recovered: int
+
+    @property
+    def live(self) -> Live:
+        return self.desk.live
+
+    @property
+    def port(self) -> Port:
+        return self.desk.port
+
+    def connection(self) -> ClientConnection:
+        """A protocol for a client that has just connected."""
+        return ClientConnection(self.port)
+
+    def install(self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime) -> None:
+        """Swap configuration and prices whole; what is under way keeps what it started with."""
+        desk = self.desk
+        desk.live.install(settings, curves, price_time)
+        desk.admission.install(settings.tenants)
+        desk.locator = locator_of(settings)
+        desk.port.limits = limits_of(settings.limits)
+
+    def status(self, now: float) -> dict[str, Any]:
+        return worker_status(self.desk, self.proxy, now)
+
+    def explain(self, message: Mapping[str, Any], now: float, wall_s: float) -> dict[str, Any]:
+        try:
+            request = ExplainRequest.from_json(dict(message["demand"]))
+        except ApiError as error:
+            return {"error": error.message}
+        return explanation(self.live, request, now, wall_s)
+
+    def close(self) -> None:
+        """After the last exchange: nothing is under way any more."""
+        self.port.stop()
+        self.prober.stop()
+        self.proxy.flush_refusals()
+        self.live.backends.close()
+        self.desk.log.close()
+        self.desk.board.close()
+
+
+def locator_of(settings: Settings) -> Locator:
+    """The country database and the proxies to trust, as configured."""
+    gateway = settings.gateway
+    database = gateway.country_db or data.path("country.mmdb")
+    return Locator(database, gateway.trusted_proxies, gateway.destination_header)
+
+
+def limits_of(limits: Limits) -> Limits:
+    """The configured limits, with connections bounded by the descriptors there are: two per stream."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    descriptors = hard if hard != resource.RLIM_INFINITY else 1_048_576
+    return replace(limits, connections_max=min(limits.connections_max, int(descriptors * 0.8) // 2))

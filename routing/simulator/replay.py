@@ -1,0 +1,244 @@
+"""The requests in order of time through the production decide().
+
+What happens is simulated with everything known (`service`, `outages`); what decides sees only what a router may:
+
+    the scenario, without its faults; prices once released; outages once detected, or once a row of its own failed;
+    which of its rows are waiting or running, and from the end of each its output length, its TTFT and how long it held
+    its slot. Not the output length of the row it decides, not later rows, not when a running row will end.
+
+Events at one moment come in this order: rows end (or fail), news arrives, then rows are decided by request id. A row
+sent into an outage that nobody knows of fails a little later, costs nothing but that time, and is decided again.
+Every decision is yielded as it falls, so the last one of a row is its assignment. Equal arguments give equal
+decisions.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from random import Random
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from routing.backend import Lease
+from routing.decide import Candidate, Decision, decide
+from routing.demand import Demand
+from routing.estimate import LengthEstimate
+from routing.retry import may_retry
+from routing.simulator.market import PublicPrices, Release
+from routing.simulator.outages import Notice, Outages
+from routing.simulator.policies import MONEY, Policy
+from routing.simulator.service import Served, Service
+from routing.simulator.staging import MODEL, Fleet, route_tables
+from routing.simulator.world import SITE_DOWN, Assignment, Fault, Request, TokenSale, World, ZonePrices
+
+# The order of events at one moment.
+ENDS: Final = 0
+NEWS: Final = 1
+DECIDES: Final = 2
+
+SENT_DECIMALS: Final = 6  # assignments are written so; a time means what is written
+
+SlotPrices: TypeAlias = Callable[[float], Mapping[str, float]]
+
+
+def no_slot_prices(now: float) -> Mapping[str, float]:
+    """Slots have no shadow price."""
+    return MappingProxyType({})
+
+
+def replay(
+    world: World,
+    prices: Mapping[str, ZonePrices],
+    requests: Iterable[Request],
+    policy: Policy = MONEY,
+    *,
+    rng: Random,
+    slot_prices: SlotPrices = no_slot_prices,
+) -> Iterator[Assignment]:
+    """Decisions in the order they fall. `requests` in order of (arrival, id); they are read as virtual time passes.
+
+    `slot_prices` gives the shadow price of a slot per second by site at a moment, in seconds after the start.
+    """
+    return _Replay(world, prices, policy, rng, slot_prices).run(requests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    request: Request
+    number: int  # from 1
+    sent_s: float
+    lease: Lease
+    best: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    attempt: _Attempt
+    served: Served
+
+
+@dataclass(frozen=True, slots=True)
+class _Failing:
+    attempt: _Attempt
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    request: Request
+    attempts: int
+
+
+_Event: TypeAlias = _Running | _Failing | _Retry | Release | Notice
+
+
+class _Replay:
+    def __init__(
+        self,
+        world: World,
+        prices: Mapping[str, ZonePrices],
+        policy: Policy,
+        rng: Random,
+        slot_prices: SlotPrices,
+    ) -> None:
+        self._world = world
+        self._policy = policy
+        self._rng = rng
+        self._slot_prices = slot_prices
+        self._tables = route_tables(world, policy.objective)
+        self._fleet = Fleet(world, self._tables)
+        self._services = {name: Service(site, world.scenario.thin) for name, site in world.sites.items()}
+        self._sellers = frozenset(name for name, site in world.sites.items() if isinstance(site.supply, TokenSale))
+        self._lengths = LengthEstimate()
+        self._public = PublicPrices(world, prices)
+        self._outages = Outages(world, self._fleet)
+        news: list[Release | Notice] = [*self._public.pending, *self._outages.notices()]
+        self._events: list[tuple[float, int, int, _Event]] = [
+            (event.at_s, NEWS, number, event) for number, event in enumerate(news)
+        ]
+        heapq.heapify(self._events)
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Assignment]:
+        for request in requests:
+            yield from self._until((request.arrival_s, DECIDES, request.request_id))
+            yield self._decide(request, request.arrival_s, 1)
+        while self._events:
+            yield from self._next()
+
+    def _until(self, moment: tuple[float, int, int]) -> Iterator[Assignment]:
+        while self._events and self._events[0][:3] < moment:
+            yield from self._next()
+
+    def _next(self) -> Iterator[Assignment]:
+        now, _, _, event = heapq.heappop(self._events)
+        match event:
+            case _Running():
+                self._end(event, now)
+            case _Failing():
+                yield from self._fail(event, now)
+            case _Retry():
+                yield self._decide(event.request, now, event.attempts + 1)
+            case Release():
+                self._public.release(event)
+            case Notice(down=True):
+                self._outages.learn(event.fault, now)
+            case Notice():
+                self._outages.forget(event.fault, now)
+
+    # A row from its decision to its end.
+
+    def _decide(self, request: Request, now: float, number: int) -> Assignment:
+        decision = self._choose(request, now)
+        if decision.route is None or decision.best is None:
+            return Assignment(request.request_id, "", "", now)
+        attempt = _Attempt(request, number, now, self._fleet.lease(decision, now), decision.best)
+        line = self._fleet.line_of(decision.route.link.name)
+        fault = self._outages.stopping(line.name, now)
+        if fault is not None:
+            failed_s = round(now + self._world.publication.fault_fail_s, SENT_DECIMALS)
+            self._push(failed_s, ENDS, request.request_id, _Failing(attempt, fault))
+        else:
+            served = self._services[line.site].serve(request, now)
+            self._push(served.end_s, ENDS, request.request_id, _Running(attempt, served))
+        return Assignment(request.request_id, line.site, line.name, now)
+
+    def _choose(self, request: Request, now: float) -> Decision:
+        at = self._world.scenario.start + request.arrival_s  # whenever it is sent, its prices are those of its arrival
+        demand = self._demand(request)
+        prices = self._public.book.at(at)
+        slot_prices = self._slot_prices(now)
+        table = self._tables[request.region]
+        tiers = self._tiers()
+        for excluded in tiers:
+            decision = decide(
+                table,
+                self._fleet.states,
+                demand,
+                prices,
+                now,
+                at,
+                self._rng,
+                excluded=excluded,
+                bytes_per_token=self._world.framing.bytes_per_output_token,
+                links=self._fleet.links,
+                slot_prices=slot_prices,
+            )
+            if decision.route is not None:
+                break
+        return decision
+
+    def _tiers(self) -> list[frozenset[str]]:
+        """Sites to leave out in a first look, in a second, and so on; the last look leaves out none."""
+        policy = self._policy
+        tiers = [frozenset[str]()]
+        if policy.free_slot_first:
+            sites = self._world.sites
+            busy = frozenset(name for name, state in self._fleet.states.items() if state.load >= sites[name].slots)
+            tiers.insert(0, busy)
+        if policy.sellers_last:
+            tiers.insert(0, tiers[0] | self._sellers)
+        return tiers
+
+    def _demand(self, request: Request) -> Demand:
+        world, tenant = self._world, self._world.tenants[request.tenant]
+        return Demand(
+            model=MODEL,
+            tenant=tenant.name,
+            input_tokens=request.prompt_tokens,
+            output_tokens=self._lengths.predict(tenant.name, MODEL, request.prompt_tokens, None),
+            request_bytes=round(world.framing.size_bytes(request.prompt_tokens, 0)),
+            destination=world.regions[request.region].country,
+            deny_origins=tenant.deny,
+            value_per_second=tenant.usd_per_s,
+        )
+
+    def _end(self, running: _Running, now: float) -> None:
+        """The row is whole: only now its length and times are known."""
+        attempt, served = running.attempt, running.served
+        request, best = attempt.request, attempt.best
+        backend, link = best.route.backend, best.route.link
+        self._fleet.release(attempt.lease, link.name)
+        state = self._fleet.states[backend.name]
+        thin = self._world.scenario.thin
+        fresh_tokens = request.prompt_tokens - served.hit_tokens
+        wait_s = (served.start_s - attempt.sent_s) / thin
+        ttft_s = wait_s + link.rtt_s + fresh_tokens / backend.prefill_tokens_per_s
+        state.answered(ttft_s, fresh_tokens, now, best.known_s)
+        state.itl.observe_stream((request.output_tokens - 1) * backend.itl_s, request.output_tokens)
+        state.succeeded(now, served.hold_s / thin)
+        self._lengths.observe(request.tenant, MODEL, request.prompt_tokens, request.output_tokens)
+
+    def _fail(self, failing: _Failing, now: float) -> Iterator[Assignment]:
+        attempt, fault = failing.attempt, failing.fault
+        request = attempt.request
+        self._fleet.release(attempt.lease, attempt.best.route.link.name)
+        self._outages.learn(fault, now)
+        if fault.kind == SITE_DOWN:  # a cut link is not the site's fault
+            self._fleet.states[fault.target].failed(now, "connect")
+        if may_retry("connect", attempt.number, now - request.arrival_s):
+            self._push(now, DECIDES, request.request_id, _Retry(request, attempt.number))
+        else:
+            yield Assignment(request.request_id, "", "", now)
+
+    def _push(self, at_s: float, order: int, key: int, event: _Event) -> None:
+        heapq.heappush(self._events, (at_s, order, key, event))

@@ -282,6 +282,9 @@ BAD_CHUNKS = {
 async def test_what_could_be_read_in_two_ways_is_refused_and_the_connection_closed(stage: Stage, name: str) -> None:
     raw, status = CORPUS[name]
     async with RawClient.connect(stage.gateway.url) as client:
+        # On a connection that was in good order before.
+        await client.send(request("GET", "/healthz"))
+        assert (await client.response()).status == 200
         await client.send(raw + SMUGGLED)
         response = await client.response()
         assert (response.status, response.headers.get("connection")) == (status, "close")

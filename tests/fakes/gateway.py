@@ -1,7 +1,7 @@
 """The real gateway as a process group: started from a configuration, killed in parts, and read back by its commands.
 
-It runs in a session of its own, so that a test can kill what a machine would kill together. Its output goes to files:
-an orphaned worker may outlive the supervisor for some seconds, and must not hold a pipe of the test's.
+It leads a process group of its own, so that a test can kill what a machine would kill together. Its output goes to
+files: an orphaned worker may outlive the supervisor for some seconds, and must not hold a pipe of the test's.
 """
 
 import asyncio

@@ -5,6 +5,7 @@ worker  -> data plane, one process each, started by the supervisor with its chan
 """
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -34,8 +35,10 @@ from gateway.ledger.export_id import ExportIds
 from gateway.ledger.log import LogWriter
 from gateway.ledger.recovery import recover
 from gateway.ledger.tail import LogLimits
-from gateway.telemetry import Counters, configure_logging
+from gateway.telemetry import LEDGER_DAMAGED, Counters, configure_logging
 from gateway.upstream.probe import Prober
+
+logger = logging.getLogger("tokenport.app")
 
 
 def serve(configuration: Configuration, environ: Mapping[str, str], announce: Callable[[str], None]) -> int:
@@ -61,6 +64,8 @@ def build_worker(
     directory = settings.gateway.data_dir / "ledger" / str(log)
     log_limits = LogLimits(commit_rows_max=limits.commit_rows_max, commit_ms=limits.commit_ms)
     writer = LogWriter(directory, log, loop, limits=log_limits)
+    if writer.found_damage:
+        logger.error(LEDGER_DAMAGED, extra={"log": log, "damage": str(writer.found_damage)})
     recovered = recover(writer, wall())
     live = Live(settings, snapshot.curves, PriceTime(settings.price_clock, snapshot.anchor), rng)
     port = Port(limits, loop)

@@ -244,5 +244,8 @@ def configure_logging(stream: TextIO, level: str = "INFO") -> None:
 # What log lines that others search for say, so that their texts do not drift apart.
 REQUEST_FAILED = "request failed inside the gateway"  # a defect of ours: answered with 500
 DECIDED = "route decided"  # the sampled decision log
+LEDGER_STOPPED = "the ledger cannot write; no new requests are taken"
+LEDGER_BACK = "the ledger writes again"
+LEDGER_DAMAGED = "damage found in the ledger; a new segment was begun"
 EJECTED = "backend ejected"
 RETURNED = "backend returned"

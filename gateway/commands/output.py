@@ -55,8 +55,9 @@ def moment(text: str | None, tz: ZoneInfo, option: str) -> float | None:
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=tz)).timestamp()
 
 
-def print_rows(rows: Sequence[Row], columns: Sequence[str], form: str, out: TextIO = sys.stdout) -> None:
-    """Rows as a table for people, as JSON or as CSV."""
+def print_rows(rows: Sequence[Row], columns: Sequence[str], form: str, out: TextIO | None = None) -> None:
+    """Rows as a table for people, as JSON or as CSV; to stdout if not said otherwise."""
+    out = out or sys.stdout
     if form == "json":
         json.dump([{name: row.get(name) for name in columns} for row in rows], out, indent=2)
         out.write("\n")

@@ -97,7 +97,7 @@ def _print_for_people(rehearsal: Rehearsal) -> None:
         {"cost": name, "USD": round(usd, 4), "share_pct": round(100 * usd / total_usd, 1) if total_usd else None}
         for name, usd in costs.items()
     ]
-    print_rows(rows, ("cost", "USD", "share_pct"), "table")
+    print_rows(rows, ("cost", "USD", "share_pct"), "table", sys.stdout)
     if outcome.flat_usd:
         print(f"flat lines, sunk and no part of the total: {outcome.flat_usd:,.2f} USD")
     print()

@@ -14,6 +14,7 @@ from gateway.config.settings import (
 )
 from pricing.book import EnergyUse, PriceBook, Source
 from pricing.energy import Period, PriceCurve, TimeOfUse
+from pricing.feeds import PriceFeed
 from pricing.feeds.csv import CsvFeed
 from pricing.region import Power, Region
 from pricing.tariff import Tariff, TariffSchedule, TokenPrice
@@ -104,11 +105,18 @@ def token_price(tokens: TokenPriceSettings) -> TokenPrice:
     )
 
 
+def price_feed(feed: FeedSettings) -> PriceFeed:
+    """The feed of a kind. A new kind is a file in `pricing/feeds` and a line here."""
+    match feed.kind:
+        case "csv":
+            return CsvFeed(str(feed.path) if feed.path is not None else feed.url)
+    raise ValueError(f"no feed of kind {feed.kind!r}")
+
+
 def feed_curve(feed: FeedSettings, body: bytes, fetched_at: float) -> PriceCurve:
     """What a feed answered, as a curve. Raises ValueError naming what is wrong: a bad batch is refused whole."""
-    location = str(feed.path) if feed.path is not None else feed.url
     return PriceCurve.build(
-        CsvFeed(location).parse(body),
+        price_feed(feed).parse(body),
         currency=feed.currency,
         resolution_s=feed.resolution_s,
         stale_after_s=feed.stale_after_s,

@@ -13,7 +13,14 @@ from functools import partial
 from gateway.config.build import feed_curve, time_of_use, token_price
 from gateway.config.draft import Draft
 from gateway.config.reader import Table
-from gateway.config.settings import BackendSettings, FeedSettings, LinkSettings, RuleSettings
+from gateway.config.settings import (
+    BackendSettings,
+    FeedSettings,
+    LinkSettings,
+    RateSettings,
+    RuleSettings,
+    TenantSettings,
+)
 from pricing.energy import PriceCurve
 from pricing.transit import LOCAL_LINK
 
@@ -223,7 +230,15 @@ def notes(draft: Draft) -> tuple[str, ...]:
     for table, backend in zip(draft.backends, settings.backends, strict=True):
         if not any(_leads_to(rule, backend) for rule in settings.rules):
             found.append(f"{table.path}: no rule under [[routes]] leads to {backend.name}")
+    if settings.gateway.workers != 1 and any(_is_limited(tenant) for tenant in settings.tenants):
+        found.append("tenants: limits and budgets count in each worker by itself; with workers = 1 they count once")
+    if settings.teams or settings.users:
+        found.append("teams, users: no key belongs to one yet, so their limits and budgets admit everything")
     return tuple(found)
+
+
+def _is_limited(tenant: TenantSettings) -> bool:
+    return tenant.budget is not None or tenant.limits != RateSettings()
 
 
 def _covers(earlier: RuleSettings, later: RuleSettings) -> bool:

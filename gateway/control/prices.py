@@ -9,12 +9,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from gateway.clock import wall
 from gateway.config import FeedSettings, Settings
-from gateway.config.build import feed_curve, price_book
+from gateway.config.build import feed_curve, price_book, price_feed
 from gateway.control.processes import StartupError
 from pricing.book import PriceBook
 from pricing.energy import PriceCurve
@@ -96,11 +97,12 @@ class Prices:
 
 
 async def _fetch(feed: FeedSettings) -> bytes:
+    source = price_feed(feed).request()
     if feed.path is not None:
-        return await asyncio.to_thread(feed.path.read_bytes)
+        return await asyncio.to_thread(Path(source).read_bytes)
     async with (
         httpx.AsyncClient(timeout=FETCH_TIMEOUT_S, follow_redirects=False) as client,
-        client.stream("GET", feed.url) as response,
+        client.stream("GET", source) as response,
     ):
         response.raise_for_status()
         body = bytearray()

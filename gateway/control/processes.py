@@ -84,6 +84,7 @@ class WorkerProcess:
         self.process = process
         self.channel = channel
         self.ready = asyncio.Event()
+        self.writable = True  # whether its ledger takes new requests
         self.reading: asyncio.Task[None] | None = None
         self.started_at = time.monotonic()
 

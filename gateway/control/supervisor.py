@@ -98,7 +98,8 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        return self._listening and not self._stopping.is_set() and any(w.ready.is_set() for w in self._workers.values())
+        serving = any(worker.ready.is_set() and worker.writable for worker in self._workers.values())
+        return self._listening and not self._stopping.is_set() and serving
 
     async def ask_workers(self, what: str, **fields: Any) -> list[Any]:
         """Every worker's answer; one that is gone or silent is left out."""
@@ -184,6 +185,8 @@ class Supervisor:
     async def _heard(self, worker: WorkerProcess, message: Message) -> None:
         if message["what"] == "ready":
             worker.ready.set()
+        elif message["what"] == "ledger":
+            worker.writable = message["writable"]
         elif message["what"] == "failed":
             self._failure = message["reason"]
             logger.error("worker cannot go on: %s", self._failure)

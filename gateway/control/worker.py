@@ -22,6 +22,7 @@ from gateway.control.snapshot import Snapshot
 from gateway.edge.plane import DataPlane
 from gateway.ledger.lock import LedgerBusy
 from gateway.ledger.log import LedgerUnavailable
+from gateway.telemetry import LEDGER_BACK, LEDGER_STOPPED
 
 logger = logging.getLogger("tokenport.worker")
 
@@ -39,6 +40,7 @@ class Worker:
         self._parts: DataPlane | None = None
         self._server: asyncio.Server | None = None
         self._done = asyncio.Event()
+        self._ledger_reason = ""
         self._work: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -86,6 +88,7 @@ class Worker:
                 self._channel.tell("failed", reason=str(error))
                 self._done.set()
                 return {}
+            self._parts.port.on_sweep(self._watch_ledger)
             self._channel.tell("ready", recovered=self._parts.recovered)
         else:
             settings = snapshot.settings(os.environ)
@@ -107,6 +110,17 @@ class Worker:
         )
         parts.port.start()
         parts.proxy.accepting = True
+
+    def _watch_ledger(self, now: float) -> None:
+        """Tell the log and the supervisor when the ledger stops taking requests, and when it does again."""
+        reason = self._parts.desk.log.reason if self._parts is not None else ""
+        if bool(reason) != bool(self._ledger_reason):
+            if reason:
+                logger.error(LEDGER_STOPPED, extra={"reason": reason})
+            else:
+                logger.warning(LEDGER_BACK)
+            self._channel.tell("ledger", writable=not reason)
+        self._ledger_reason = reason
 
     def _start(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -1,5 +1,7 @@
 """One request as data: what it is, and what became of it so far. `Exchange` moves it on, `settling` writes it down."""
 
+from dataclasses import dataclass
+
 from gateway.clock import wall
 from gateway.edge.admission import Client
 from gateway.edge.connection import ClientConnection
@@ -10,9 +12,17 @@ from gateway.edge.desk import Desk
 from gateway.edge.metering import Permit
 from gateway.edge.relay import Attempt
 from gateway.wire.http1 import RequestHead
-from gateway.wire.openai import RequestFacts
+from gateway.wire.openai import Endpoint, RequestFacts
 from gateway.wire.openai_answer import AnswerFacts
 from routing.demand import Demand
+
+
+@dataclass(frozen=True, slots=True)
+class ApiEndpoint:
+    """An endpoint that generates tokens: its dialect and the shape of its request."""
+
+    dialect: str
+    shape: Endpoint
 
 
 class Case:
@@ -25,13 +35,20 @@ class Case:
     delivery: Delivery
 
     def __init__(
-        self, desk: Desk, connection: ClientConnection, head: RequestHead, body: bytes, client: Client
+        self,
+        desk: Desk,
+        connection: ClientConnection,
+        head: RequestHead,
+        body: bytes,
+        client: Client,
+        endpoint: ApiEndpoint,
     ) -> None:
         self.desk = desk
         self.connection = connection
         self.head = head
         self.body = body
         self.client = client
+        self.endpoint = endpoint
         self.admitted_at = desk.now()
         self.admitted_wall = wall()
         self.attempt: Attempt | None = None  # the one that serves, or may

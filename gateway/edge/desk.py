@@ -45,7 +45,9 @@ class Desk:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def demand(self, facts: RequestFacts, body_bytes: int, tenant: TenantSettings, destination: Destination) -> Demand:
+    def demand(
+        self, facts: RequestFacts, body_bytes: int, tenant: TenantSettings, destination: Destination, dialect: str
+    ) -> Demand:
         """What a request needs of a backend; input by the bytes per token learned for its model."""
         live = self.live
         per_token = live.input_bytes.predict(facts.model, BYTES_PER_INPUT_TOKEN)
@@ -60,6 +62,7 @@ class Desk:
             destination=destination.country,
             deny_origins=tenant.deny_origins,
             value_per_second=tenant.value_per_second,
+            dialect=dialect,
             stream=facts.stream,
             choices=facts.choices,
         )

@@ -5,24 +5,16 @@ endpoints to `API` and its codec under `gateway/wire`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.edge.admission import Client
+from gateway.edge.case import ApiEndpoint
 from gateway.edge.connection import ClientConnection
 from gateway.edge.proxy import Proxy
 from gateway.errors import ApiError
 from gateway.wire.http1 import RequestHead
-from gateway.wire.openai import Endpoint, models_body
+from gateway.wire.openai import models_body
 
 OnBody = Callable[[bytes], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ApiEndpoint:
-    """An endpoint that generates tokens: its dialect and the shape of its request."""
-
-    dialect: str
-    shape: Endpoint
 
 
 API = {
@@ -64,7 +56,7 @@ class Endpoints:
         if endpoint is None:
             return lambda _: self._models(connection, client)
         self._proxy.check_accepting(client)
-        return lambda body: self._proxy.begin(connection, head, body, client, endpoint.shape)
+        return lambda body: self._proxy.begin(connection, head, body, client, endpoint)
 
     def _health(self, connection: ClientConnection, path: str) -> None:
         well = path == "/healthz" or self._ready()

@@ -19,7 +19,7 @@ import asyncio
 import logging
 
 from gateway.edge.admission import Client
-from gateway.edge.case import Case
+from gateway.edge.case import ApiEndpoint, Case
 from gateway.edge.connection import ClientConnection, Field
 from gateway.edge.course import Course
 from gateway.edge.delivery import Delivery
@@ -61,10 +61,15 @@ class Exchange(Case):
     """One request of one client. Told what happens by its connection and by the port's sweep."""
 
     def __init__(
-        self, desk: Desk, connection: ClientConnection, head: RequestHead, body: bytes, client: Client, shape: Endpoint
+        self,
+        desk: Desk,
+        connection: ClientConnection,
+        head: RequestHead,
+        body: bytes,
+        client: Client,
+        endpoint: ApiEndpoint,
     ) -> None:
-        super().__init__(desk, connection, head, body, client)
-        self.shape = shape
+        super().__init__(desk, connection, head, body, client, endpoint)
         self.deadline = float("inf")
         self._task: asyncio.Task[None] | None = None
         self._paused_at: float | None = None
@@ -81,11 +86,11 @@ class Exchange(Case):
         """
         desk, tenant = self.desk, self.client.tenant
         try:
-            self.facts = parse_request(self.body, self.shape)
+            self.facts = parse_request(self.body, self.endpoint.shape)
         except BadRequest as error:
             raise ApiError(error.status, error.reason, param=error.param, code="invalid_request") from None
         destination = desk.locator.locate(self.connection.peer, self.head, tenant.country)
-        self.demand = desk.demand(self.facts, len(self.body), tenant, destination)
+        self.demand = desk.demand(self.facts, len(self.body), tenant, destination, self.endpoint.dialect)
         expected = self.demand.input_tokens + round(self.demand.output_tokens)
         self.permit = desk.admission.admit(self.client, expected, self.admitted_at, self.admitted_wall)
         try:
@@ -142,7 +147,7 @@ class Exchange(Case):
     async def _try_route(self) -> None:
         upstream = self.course.upstream
         body = upstream_body(self.body, self.facts, self.course.opening.upstream_model, upstream.usage)
-        head = upstream.request_head(PATHS[self.shape], self.head, self.course.opening.request_id, len(body))
+        head = upstream.request_head(PATHS[self.endpoint.shape], self.head, self.course.opening.request_id, len(body))
         connection = upstream.pool.take_idle() or await upstream.pool.connect()
         try:
             attempt = self._send(connection, head, body)

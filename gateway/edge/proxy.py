@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from gateway.clock import wall
 from gateway.edge.admission import Client
+from gateway.edge.case import ApiEndpoint
 from gateway.edge.connection import ClientConnection
 from gateway.edge.desk import Desk
 from gateway.edge.exchange import Exchange
@@ -18,7 +19,6 @@ from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.refusals import Refusals
 from gateway.telemetry import BAD_KEYS, REFUSALS, REQUEST_FAILED
 from gateway.wire.http1 import RequestHead
-from gateway.wire.openai import Endpoint
 
 logger = logging.getLogger("tokenport.proxy")
 
@@ -75,10 +75,10 @@ class Proxy:
         return self._desk.live.table.models()
 
     def begin(
-        self, connection: ClientConnection, head: RequestHead, body: bytes, client: Client, shape: Endpoint
+        self, connection: ClientConnection, head: RequestHead, body: bytes, client: Client, endpoint: ApiEndpoint
     ) -> None:
         """Take a whole request. Answers a refusal at once, everything else in a task of its own."""
-        exchange = Exchange(self._desk, connection, head, body, client, shape)
+        exchange = Exchange(self._desk, connection, head, body, client, endpoint)
         try:
             task = exchange.begin()
         except ApiError as error:

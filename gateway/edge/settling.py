@@ -36,7 +36,7 @@ def opening_of(case: Case, destination: Destination) -> tuple[bytes, Opening]:
         model=facts.model,
         request_id=_not_printable.sub("", told)[:REQUEST_ID_CHARS_MAX],
         key_id=client.key_id,
-        dialect="openai",
+        dialect=case.endpoint.dialect,
         stream=facts.stream,
         destination_country=destination.country,
         destination_method=destination.method,
@@ -187,7 +187,7 @@ def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
     live.lengths.observe(
         case.client.tenant.name, facts.model, case.demand.input_tokens, usage.output_tokens, facts.choices
     )
-    state.bytes_out.observe(("openai", facts.stream), attempt.bytes_received, usage.output_tokens)
+    state.bytes_out.observe((case.endpoint.dialect, facts.stream), attempt.bytes_received, usage.output_tokens)
 
 
 def _measure(case: Case, row: Row, counts: Counts) -> None:

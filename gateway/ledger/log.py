@@ -211,7 +211,7 @@ class LogWriter:
         self._queue.put(None)
         self._thread.join(_CLOSE_S_MAX)
         self._wake()
-        self._fail_waiters(self._failure or f"log {self.log}: the ledger is closed")
+        self._fail_waiters(self._failure or "the ledger is closed")
         if not self._thread.is_alive():  # else it may still be inside a write: the kernel closes the files
             self._tail.close()
             os.close(self._lock)
@@ -242,7 +242,7 @@ class LogWriter:
         try:
             self._serve(deque())
         except Exception as error:  # a fault of ours has to stop the port, not the counting
-            self._fail(f"log {self.log}: the writer stopped: {error!r}")
+            self._fail(f"the writer stopped: {error!r}")
 
     def _serve(self, pending: deque[Entry]) -> None:
         if self._tail.begins_segment:
@@ -292,7 +292,7 @@ class LogWriter:
                 self._tail.repair()
             self._tail.commit(batch)
         except OSError as error:
-            self._fail(f"log {self.log}: {error}")
+            self._fail(str(error))
             return
         for _ in batch:
             pending.popleft()
@@ -327,7 +327,7 @@ class LogWriter:
         try:
             free = self._io.free_bytes(self.directory)
         except OSError as error:
-            self._disk_low = f"log {self.log}: free disk space is unknown: {error}"
+            self._disk_low = f"free disk space is unknown: {error}"
             return
         reserve = self._limits.disk_reserve_bytes
         low = free < reserve

@@ -16,14 +16,14 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
-from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from routing.backend import Lease
-from routing.decide import Candidate, Decision, decide
+from routing.decide import NO_SLOT_PRICES, Candidate, Decision, decide
 from routing.demand import Demand
 from routing.estimate import LengthEstimate
 from routing.retry import may_retry
+from routing.simulator.costs import LATE_MAX_S
 from routing.simulator.market import PublicPrices, Release
 from routing.simulator.outages import Notice, Outages
 from routing.simulator.policies import MONEY, Policy
@@ -42,8 +42,8 @@ SlotPrices: TypeAlias = Callable[[float], Mapping[str, float]]
 
 
 def no_slot_prices(now: float) -> Mapping[str, float]:
-    """Slots have no shadow price."""
-    return MappingProxyType({})
+    """A slot has no shadow price."""
+    return NO_SLOT_PRICES
 
 
 def replay(
@@ -235,7 +235,8 @@ class _Replay:
         self._outages.learn(fault, now)
         if fault.kind == SITE_DOWN:  # a cut link is not the site's fault
             self._fleet.states[fault.target].failed(now, "connect")
-        if may_retry("connect", attempt.number, now - request.arrival_s):
+        elapsed_s = now - request.arrival_s
+        if may_retry("connect", attempt.number, elapsed_s) and elapsed_s <= LATE_MAX_S:
             self._push(now, DECIDES, request.request_id, _Retry(request, attempt.number))
         else:
             yield Assignment(request.request_id, "", "", now)

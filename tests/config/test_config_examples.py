@@ -41,7 +41,8 @@ def test_all_four_examples_are_here():
 @pytest.mark.parametrize("name", FILES)
 def test_an_example_loads_clean_and_makes_its_tables(name):
     settings = load_file(EXAMPLES / name, ENVIRON)
-    assert settings.notes == ()
+    # Teams and users are shown although no key can belong to one yet.
+    assert [note for note in settings.notes if not note.startswith("teams, users:")] == []
     table = route_table(settings)
     prices = price_book(settings, read_curves(settings, 0.0)).at(1_714_953_600.0)
     for rule in table.rules:

@@ -306,7 +306,14 @@ def test_an_address_knows_whether_others_can_reach_it(tmp_path, listen, address,
 def test_a_rule_that_is_never_reached_and_an_idle_backend_are_noted(tmp_path):
     text = spoilt('destinations = ["DE", "FR"]\nbackends = ["gz-1", "no-1"]', 'backends = ["no-1"]')
     text = text.replace("[[tenants]]", '[[routes]]\nmodel = "qwen3"\nbackends = ["no-1"]\n[[tenants]]', 1)
-    assert read(text, tmp_path).notes == (
+    assert {
         "routes[2]: is never reached, because routes[0] matches first",
         "backends[0]: no rule under [[routes]] leads to gz-1",
+    } <= set(read(text, tmp_path).notes)
+
+
+def test_limits_that_count_in_each_worker_are_noted(tmp_path):
+    assert any(note.startswith("tenants: limits") for note in read(WHOLE, tmp_path).notes)
+    assert not any(
+        note.startswith("tenants: limits") for note in read(spoilt("workers = 2", "workers = 1"), tmp_path).notes
     )

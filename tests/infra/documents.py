@@ -5,7 +5,14 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "gateway/README.md", "infra/README.md", "infra/runbook.md", "pricing/README.md", "routing/README.md")
+DOCUMENTS = (
+    "README.md",
+    "gateway/README.md",
+    "infra/README.md",
+    "infra/runbook.md",
+    "pricing/README.md",
+    "routing/README.md",
+)
 
 _COMMAND = re.compile(r"(?:^|[`\s&])(?:\.venv/bin/)?tokenport ([a-z][^`#>|&\n]*)")
 
@@ -19,19 +26,25 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text_of(document), re.MULTILINE | re.DOTALL)
 
 
-def code(document: str) -> list[str]:
+def code(text: str) -> list[str]:
     """Every line of code: in fenced and indented blocks, and between backticks."""
-    text = text_of(document)
     fenced = [line for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.M | re.S) for line in block.splitlines()]
     indented = [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    return [*fenced, *indented, *(span for span in re.findall(r"`([^`\n]+)`", text))]
+    return [*fenced, *indented, *re.findall(r"`([^`\n]+)`", text)]
 
 
-def commands(document: str) -> list[list[str]]:
-    """Arguments of every `tokenport ...` command line in a document."""
-    return [shlex.split(match[1]) for line in code(document) for match in _COMMAND.finditer(line)]
+def commands(text: str) -> list[list[str]]:
+    """Arguments of every `tokenport ...` command line in a text."""
+    return [shlex.split(match[1]) for line in code(text) for match in _COMMAND.finditer(line)]
 
 
-def links(document: str) -> list[str]:
+def links(text: str) -> list[str]:
     """Targets of links and pictures that lie in the repository."""
-    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text_of(document)) if "://" not in target]
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+
+
+def found(pattern: str, text: str) -> tuple[str, ...]:
+    """The groups of the first match; there must be one."""
+    match = re.search(pattern, text, re.MULTILINE)
+    assert match is not None, pattern
+    return match.groups()

@@ -8,11 +8,13 @@ from random import Random
 import pytest
 
 from pricing.quote import quote
-from routing.simulator.costs import Outcome, Violations, settle
+from routing.policy import BALANCED
+from routing.simulator.costs import Outcome, Placed, Violations, settle
+from routing.simulator.costs import place as rows_of
 from routing.simulator.market import PublicPrices
 from routing.simulator.policies import MONEY, POLICIES
 from routing.simulator.replay import replay
-from routing.simulator.staging import link_name
+from routing.simulator.staging import link_name, route_tables
 from routing.simulator.world import Assignment, Request, TokenSale, World
 from tests.simulator.stage import Document, decided, document, fault, inputs, last_of, part, troubled, world
 
@@ -49,6 +51,25 @@ def test_the_nearest_baseline_serves_where_the_published_one_does():
     published = document("smoke")["published"]
     assert outcome.energy_usd == pytest.approx(published["smoke_nearest_energy_usd"], rel=1e-9)
     assert outcome.ttft_mean_s * 1000 == pytest.approx(published["smoke_nearest_ttft_mean_ms"], rel=1e-9)
+
+
+def test_the_nearest_baseline_buys_tokens_only_where_no_own_site_is_free():
+    """From Hong Kong the seller is nearer than Texas."""
+
+    def one_slot_each(content: Document) -> None:
+        for name in ("gz", "sg", "tx", "de"):
+            part(content, "sites", name)["slots"] = 1
+
+    rows = [row._replace(region="hk") for row in rows_at(100.0, 101.0, 102.0, 103.0, 104.0)]
+    decisions = decided(world("smoke", one_slot_each), POLICIES["nearest"], rows)
+    assert [decision.site for decision in decisions] == ["gz", "sg", "tx", "de", "api"]
+
+
+def test_baselines_wait_for_nothing_while_a_slot_is_free_somewhere():
+    place = inputs("smoke").world
+    waits = {name: judged(place, decided(place, policy)).wait_mean_s for name, policy in POLICIES.items()}
+    assert waits.pop("money") > 0.0
+    assert set(waits.values()) == {0.0}
 
 
 def test_equal_arguments_give_equal_decisions():
@@ -101,14 +122,64 @@ def test_nobody_is_sent_to_a_site_that_is_known_to_be_down():
     assert [at_s for at_s in sent if 9005.0 <= at_s < 9100.0]
 
 
-def test_one_failure_is_enough_to_know():
+def test_one_failure_is_enough_to_know_and_the_end_is_known_late():
+    """The site is down from 7,200 to 9,000 s; monitoring takes 1,000 s."""
+
     def slowly_noticed(content: Document) -> None:
         content["publication"]["fault_detect_s"] = 1000.0
 
-    decisions = decided(world("smoke", slowly_noticed))
-    blind = [decision for decision in decisions if decision.site == "tx" and 7200.0 <= decision.sent_s < 9000.0]
-    first = blind[0].sent_s
-    assert [decision.sent_s for decision in blind if decision.sent_s >= first + 1.0] == []
+    sent = [decision.sent_s for decision in decided(world("smoke", slowly_noticed)) if decision.site == "tx"]
+    first_failure_s = min(at_s for at_s in sent if at_s >= 7200.0) + 1.0
+    assert not [at_s for at_s in sent if first_failure_s <= at_s < 10_000.0]
+    assert [at_s for at_s in sent if 10_000.0 <= at_s < 10_100.0]
+
+
+def rows_at(*arrivals_s: float) -> list[Request]:
+    """Rows for whom tx is the best site by far."""
+    return [Request(number, at_s, "us", "consumer", 900, 100) for number, at_s in enumerate(arrivals_s)]
+
+
+def test_news_of_a_moment_comes_before_the_rows_of_that_moment():
+    blind, informed = (decided(inputs("smoke").world, requests=rows_at(at_s))[0] for at_s in (7204.9, 7205.0))
+    assert blind.site == "tx"
+    assert informed.site != "tx"
+
+
+def test_a_row_that_ends_leaves_its_slot_to_one_that_arrives_then():
+    def one_slot(content: Document) -> None:
+        part(content, "sites", "tx")["slots"] = 1
+
+    place = world("smoke", one_slot)
+    (first,) = rows_at(100.0)
+    end_s = place_of(place, [first]).served.end_s
+    for arrival_s, there in ((end_s - 0.001, False), (end_s, True)):
+        second = first._replace(request_id=1, arrival_s=arrival_s)
+        decisions = decided(place, POLICIES["nearest"], [first, second])
+        assert (decisions[1].site == "tx") is there
+
+
+def place_of(place: World, requests: list[Request]) -> Placed:
+    """The last row, served."""
+    decisions = decided(place, POLICIES["nearest"], requests)
+    return list(rows_of(place, requests, decisions, Violations()))[-1]
+
+
+def test_a_site_that_failed_often_is_back_when_it_is_known_to_be_back():
+    """Five failures in a row eject it; what monitoring sees counts as good probes, and a slow start of 10 s follows."""
+    failing = [7200.0 + 0.1 * number for number in range(8)]
+    decisions = decided(inputs("smoke").world, requests=rows_at(*failing, 9020.0, 9021.0, 9022.0))
+    assert [decision.site for decision in decisions[:8]] == ["tx"] * 8
+    assert "tx" not in {decision.site for decision in decisions[8:16]}
+    assert [decision.site for decision in decisions[16:]] == ["tx"] * 3
+
+
+def test_a_cut_link_is_not_the_fault_of_its_site():
+    def cut(content: Document) -> None:
+        content["faults"] = [fault("link_cut", "tx-p95", 7200.0, 9000.0)]
+
+    failing = [7200.0 + 0.1 * number for number in range(8)]
+    decisions = decided(world("smoke", cut), requests=rows_at(*failing))
+    assert [decision.link for decision in decisions] == ["tx-p95"] * 8 + ["tx-ip"] * 8
 
 
 def test_a_cut_link_leaves_its_site_to_the_other_link():
@@ -145,6 +216,12 @@ def test_a_line_of_many_edges_is_held_under_its_cap():
     links = {**place.links, "tx-p95": replace(place.links["tx-p95"], capacity_mbps=0.0)}
     uncapped = decided(replace(place, links=links))
     assert judged(place, uncapped).violations.link_over_capacity_bins > 0
+
+
+def test_a_share_of_each_line_is_kept_back():
+    """Decisions see expected rates, caps are tested on what flowed."""
+    table = route_tables(inputs("smoke").world, BALANCED)["us"]
+    assert table.links[link_name("tx-p95", "us")].capacity_mbps == pytest.approx(6.5 * 0.93)
 
 
 def test_a_price_for_slots_moves_traffic_away():

@@ -71,7 +71,7 @@ def build_worker(
     port = Port(limits, loop)
     desk = Desk(
         live=live,
-        admission=Admission(settings.tenants, lambda tenant: snapshot.used.get(tenant, 0)),
+        admission=Admission(settings.tenants, snapshot.used),
         locator=locator_of(settings),
         log=writer,
         # A slot per exchange; there are never more exchanges than connections.

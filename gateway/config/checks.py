@@ -10,6 +10,9 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 
+import geoip2.database
+import maxminddb
+
 from gateway.config.build import feed_curve, time_of_use, token_price
 from gateway.config.draft import Draft
 from gateway.config.reader import Table
@@ -216,6 +219,17 @@ def tenants(draft: Draft) -> None:
     teams = [team.name for team in settings.teams]
     for table, user in zip(draft.users, settings.users, strict=True):
         draft.refer(table.where("team"), user.team, "teams", teams, "team")
+
+
+def country_database(draft: Draft) -> None:
+    """The country database has to open: a gateway that cannot place its clients serves nobody."""
+    path = draft.settings.gateway.country_db
+    if path is None or draft.problems.spoiled("gateway.country_db"):
+        return
+    try:
+        geoip2.database.Reader(path).close()
+    except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
+        draft.problems.add("gateway.country_db", f"cannot be used: {error}; give a MaxMind DB file of countries")
 
 
 def notes(draft: Draft) -> tuple[str, ...]:

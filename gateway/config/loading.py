@@ -100,6 +100,8 @@ def _check(read: Draft, files: bool) -> None:
     checks.links(read)
     checks.rules(read)
     checks.tenants(read)
+    if files:
+        checks.country_database(read)
     curves = checks.feeds(read) if files else {}
     if read.problems.lines():
         return

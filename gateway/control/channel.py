@@ -5,11 +5,14 @@ the other end is gone the channel ends, which is how a worker learns that its su
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
+
+logger = logging.getLogger("tokenport.channel")
 
 # One message: a configuration of hundreds of backends with a year of hourly prices stays far below this.
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
@@ -83,6 +86,11 @@ class Channel:
         task.add_done_callback(self._working.discard)
 
     async def _work(self, message: Message, handler: Handler) -> None:
-        value = await handler(message)
+        value = None
+        try:
+            value = await handler(message)
+        except Exception:
+            # The other side is told "nothing" instead of waiting for its timeout.
+            logger.exception("a message could not be handled", extra={"what": message["what"]})
         if "ask" in message:
             self.tell("answer", ask=message["ask"], value=value)

@@ -30,6 +30,7 @@ class Configuration:
         Raises:
             ConfigError: the file is bad or changes what needs a restart; the old configuration stays in force.
         """
+        self._seen = self._stamp()
         text, self._seen = self._read()
         settings = load_text(text, self.directory, environ)
         fixed = _fixed(self.settings, settings)
@@ -56,10 +57,19 @@ class Configuration:
         return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
+# What sockets, files and health records were made from.
+_FIXED_GATEWAY = ("edge", "data_dir", "listen", "workers", "currency", "admin_listen", "tls")
+_FIXED_LIMITS = (
+    *("connections_max", "commit_rows_max", "commit_ms"),
+    *("eject_failures", "eject_share", "eject_s", "eject_s_max", "probe_s", "slow_start_s"),
+)
+
+
 def _fixed(old: Settings, new: Settings) -> tuple[str, ...]:
-    names = ("edge", "data_dir", "listen", "workers", "currency", "admin_listen", "tls")
+    parts = (("gateway", old.gateway, new.gateway, _FIXED_GATEWAY), ("limits", old.limits, new.limits, _FIXED_LIMITS))
     return tuple(
-        f"gateway.{name}: cannot change while the gateway runs; restart it"
+        f"{section}.{name}: cannot change while the gateway runs; restart it"
+        for section, before, after, names in parts
         for name in names
-        if getattr(old.gateway, name) != getattr(new.gateway, name)
+        if getattr(before, name) != getattr(after, name)
     )

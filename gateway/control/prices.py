@@ -39,7 +39,7 @@ class FeedState:
 class Prices:
     """The feeds of one configuration and the price book they make."""
 
-    def __init__(self, settings: Settings, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, settings: Settings, changed: Callable[[], Awaitable[object]]) -> None:
         self._settings = settings
         self._changed = changed
         self._tasks: list[asyncio.Task[None]] = []
@@ -81,8 +81,11 @@ class Prices:
             await self._refresh(feed)
             after = self.curves.get(feed.name)
             if after is not None and not _same_prices(before, after):
-                self.book = price_book(self._settings, self.curves)
-                await self._changed()
+                try:
+                    self.book = price_book(self._settings, self.curves)
+                    await self._changed()
+                except Exception:
+                    logger.exception("new prices not taken", extra={"feed": feed.name})
 
     async def _refresh(self, feed: FeedSettings) -> None:
         state = self.feeds[feed.name]

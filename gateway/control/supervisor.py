@@ -46,6 +46,7 @@ class Supervisor:
         self._keepers: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._listening = False
         self._failure = ""
         self._anchor = wall()
@@ -73,7 +74,10 @@ class Supervisor:
             self.prices = Prices(self.settings, self._prices_changed)
             await self.prices.start()
             self.books = Books(gateway.data_dir)
-            await self.books.start()
+            try:
+                await self.books.start()
+            except OSError as error:
+                raise StartupError(f"gateway.data_dir: cannot use {gateway.data_dir}: {error}") from None
             admin = AdminServer(self)
             await admin.start(await bind(gateway.admin_listen, "gateway.admin_listen"))
             self._handle_signals()
@@ -111,6 +115,11 @@ class Supervisor:
 
     async def reload(self) -> list[str]:
         """Read the configuration again. Returns the problems; with any, what was in force stays."""
+        # One at a time: a signal and a changed file may come together.
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> list[str]:
         try:
             changed = self._configuration.reload(self._environ)
         except ConfigError as error:
@@ -119,7 +128,9 @@ class Supervisor:
             return list(error.problems)
         if changed:
             await self.prices.install(self.settings)
-            await self._install()
+            problems = await self._install()
+            if problems:
+                return problems
             logger.info("configuration reloaded")
         return []
 
@@ -152,7 +163,13 @@ class Supervisor:
         """Run a worker on this log, and another after it, until the gateway stops."""
         pause_s = 0.1
         while not self._stopping.is_set():
-            worker = await WorkerProcess.start(log, listener, self._heard)
+            try:
+                worker = await WorkerProcess.start(log, listener, self._heard)
+            except OSError as error:
+                # No memory or descriptors for a process now: later there may be.
+                logger.error("worker not started", extra={"log": log, "problem": str(error)})
+                await asyncio.sleep(RESTART_S_MAX)
+                continue
             self._workers[log] = worker
             worker.channel.tell("install", **(await self._snapshot()).to_message())
             accepting = asyncio.create_task(self._accept(worker, listener, ready))
@@ -195,13 +212,19 @@ class Supervisor:
         used = await self.books.used(self.settings.tenants, wall())
         return Snapshot(self._configuration.text, self._configuration.directory, self._anchor, self.prices.curves, used)
 
-    async def _install(self) -> None:
+    async def _install(self) -> list[str]:
+        """Hand what is in force to every worker. Returns who did not take it: it serves on with what it had."""
+        problems: list[str] = []
         message = (await self._snapshot()).to_message()
         for worker in self.workers():
             try:
-                await worker.channel.ask("install", **message)
+                taken = await worker.channel.ask("install", **message)
             except (ChannelClosed, TimeoutError):
+                taken = None
+            if not taken:
+                problems.append(f"the worker of log {worker.log} did not take the configuration; its log says why")
                 logger.error("worker did not take the configuration", extra={"log": worker.log})
+        return problems
 
     async def _prices_changed(self) -> None:
         await self._install()
@@ -263,7 +286,11 @@ class Supervisor:
 
     async def _fold(self) -> None:
         while True:
-            await self.books.fold()
+            try:
+                await self.books.fold()
+            except Exception:
+                # The index is a view: whatever ails it, the gateway serves on, and the next fold tries again.
+                logger.exception("index not folded")
             await asyncio.sleep(FOLD_EVERY_S)
 
     async def _watch(self) -> None:
@@ -271,7 +298,10 @@ class Supervisor:
         while True:
             await asyncio.sleep(1.0)
             if self._configuration.changed_on_disk():
-                await self.reload()
+                try:
+                    await self.reload()
+                except Exception:
+                    logger.exception("reload failed; what was in force stays")
 
 
 def _shown(listener: socket.socket) -> str:

@@ -84,7 +84,9 @@ class Worker:
         if self._parts is None:
             try:
                 self._parts = self._build(snapshot)
-            except (LedgerBusy, LedgerUnavailable, ConfigError, OSError) as error:
+            except Exception as error:  # whatever it is, it has to be said, or the supervisor waits for ever
+                if not isinstance(error, LedgerBusy | LedgerUnavailable | ConfigError | OSError):
+                    logger.exception("the worker cannot be put together")
                 self._channel.tell("failed", reason=str(error))
                 self._done.set()
                 return {}
@@ -92,7 +94,8 @@ class Worker:
             self._channel.tell("ready", recovered=self._parts.recovered)
         else:
             settings = snapshot.settings(os.environ)
-            self._parts.install(settings, snapshot.curves, PriceTime(settings.price_clock, snapshot.anchor))
+            price_time = PriceTime(settings.price_clock, snapshot.anchor)
+            self._parts.install(settings, snapshot.curves, price_time, snapshot.used)
         live = self._parts.live
         return {"route_version": live.table.version, "price_version": live.book.version}
 
@@ -144,6 +147,7 @@ class Worker:
         if self._parts is not None:
             self._parts.proxy.stop_all()
             await self._parts.proxy.idle(FLUSH_S / 2)
+            await self._parts.port.flushed(FLUSH_S / 2)
         self._done.set()
 
     def _close_port(self) -> None:

@@ -6,7 +6,7 @@ a wrong, missing, malformed or revoked key gets one and the same answer, before 
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.config import TenantSettings
@@ -31,22 +31,24 @@ class Client:
 class Admission:
     """The tenants of one configuration and their live meters."""
 
-    def __init__(self, tenants: Iterable[TenantSettings], used: Callable[[str], int]) -> None:
-        """`used(tenant)` tells what the ledger says of the current period."""
-        self._used = used
+    def __init__(self, tenants: Iterable[TenantSettings], used: Mapping[str, int]) -> None:
         self._clients: dict[bytes, Client] = {}
         self._meters: dict[str, Meter] = {}
-        self.install(tenants)
+        self.install(tenants, used)
 
-    def install(self, tenants: Iterable[TenantSettings]) -> None:
-        """Swap the configured tenants whole; what was used lives on."""
+    def install(self, tenants: Iterable[TenantSettings], used: Mapping[str, int]) -> None:
+        """Swap the configured tenants whole; what was used lives on.
+
+        `used` is what the ledger says of each tenant's current period: where a budget begins that was not there before.
+        """
         old = self._meters
         meters: dict[str, Meter] = {}
         clients: dict[bytes, Client] = {}
         for tenant in tenants:
-            meter = self._meter(tenant)
+            meter = _meter(tenant, used.get(tenant.name, 0))
             if tenant.name in old:
-                meter.adopt(old[tenant.name])
+                old[tenant.name].adopt(meter)
+                meter = old[tenant.name]
             meters[tenant.name] = meter
             for key_hash in tenant.key_hashes:
                 digest = bytes.fromhex(key_hash)
@@ -81,17 +83,17 @@ class Admission:
         """The live meters by tenant, for status."""
         return self._meters
 
-    def _meter(self, tenant: TenantSettings) -> Meter:
-        limits, budget = tenant.limits, None
-        if tenant.budget is not None:
-            budget = Budget(tenant.budget.tokens, tenant.budget.period)
-            budget.used = self._used(tenant.name)
-        return Meter(
-            requests_per_minute=limits.requests_per_minute,
-            tokens_per_minute=limits.tokens_per_minute,
-            streams=limits.streams,
-            budget=budget,
-        )
+
+def _meter(tenant: TenantSettings, used: int) -> Meter:
+    limits, budget = tenant.limits, None
+    if tenant.budget is not None:
+        budget = Budget(tenant.budget.tokens, tenant.budget.period, used)
+    return Meter(
+        requests_per_minute=limits.requests_per_minute,
+        tokens_per_minute=limits.tokens_per_minute,
+        streams=limits.streams,
+        budget=budget,
+    )
 
 
 def _presented_key(head: RequestHead) -> bytes | None:

@@ -23,6 +23,7 @@ import enum
 from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
+from gateway.config import Limits
 from gateway.edge.port import Port
 from gateway.errors import ApiError, Refused
 from gateway.wire.chunked import LAST_CHUNK, ChunkedDecoder, chunk
@@ -72,7 +73,6 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, port: Port) -> None:
         self._port = port
-        self._limits = port.limits
         self._transport: asyncio.Transport | None = None
         self._state = State.HEAD
         self._pending = b""
@@ -87,9 +87,14 @@ class ClientConnection(asyncio.Protocol):
         self._committed = False
         self._reading = True
         self._lingered_bytes = 0
+        self._unsent_bytes = 0
         self.peer = ""
         self.exchange: Exchange | None = None
         self.deadline = 0.0
+
+    @property
+    def _limits(self) -> Limits:
+        return self._port.limits
 
     # ---- what handlers use
 
@@ -170,7 +175,7 @@ class ClientConnection(asyncio.Protocol):
     def close_idle(self) -> None:
         """Draining: a connection that waits for its next request has nothing to lose."""
         if self._state is State.HEAD and not self._pending:
-            self.abort()
+            self._linger()
 
     # ---- asyncio.Protocol
 
@@ -178,7 +183,8 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._limits.buffer_bytes_high)
         peer = transport.get_extra_info("peername")
-        self.peer = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        # On a socket for both families an IPv4 client comes as ::ffff:a.b.c.d.
+        self.peer = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) and peer else ""
         self.deadline = self._port.now() + self._limits.idle_s
         if not self._port.enter(self):
             error = Refused(503, "overloaded", "Too many connections; try again shortly.", retry_after_s=1)
@@ -232,8 +238,17 @@ class ClientConnection(asyncio.Protocol):
         elif self._state is State.ANSWER:
             # Answers have deadlines of their own (the exchange's).
             self.deadline = float("inf")
-        else:
+        elif not self._still_sends(now):
             self.abort()
+
+    def _still_sends(self, now: float) -> bool:
+        """A response that is done may still lie in our buffer: a slow client that takes some of it is waited for."""
+        before, self._unsent_bytes = self._unsent_bytes, self.unsent_bytes
+        if self._unsent_bytes >= before:
+            return False
+        wait_s = self._limits.write_stall_s if self._unsent_bytes else LINGER_S if self.closed else self._limits.idle_s
+        self.deadline = now + wait_s
+        return True
 
     # ---- reading a request
 
@@ -356,7 +371,10 @@ class ClientConnection(asyncio.Protocol):
         self._release_body()
         if self._keep_alive:
             self._state = State.HEAD
-            self.deadline = self._port.now() + self._limits.idle_s
+            self._unsent_bytes = self.unsent_bytes
+            self.deadline = self._port.now() + (
+                self._limits.write_stall_s if self._unsent_bytes else self._limits.idle_s
+            )
             if not self._reading and self._transport is not None:
                 self._reading = True
                 self._transport.resume_reading()
@@ -365,9 +383,13 @@ class ClientConnection(asyncio.Protocol):
                 self.deadline = self._port.now() + self._limits.head_s
                 self._port.loop.call_soon(self._next_request)
             return
+        self._linger()
+
+    def _linger(self) -> None:
         self._state = State.LINGER
         self._pending = b""
-        self.deadline = self._port.now() + LINGER_S
+        self._unsent_bytes = self.unsent_bytes
+        self.deadline = self._port.now() + (self._limits.write_stall_s if self._unsent_bytes else LINGER_S)
         assert self._transport is not None
         if self._transport.can_write_eof():
             self._transport.write_eof()

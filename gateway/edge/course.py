@@ -13,7 +13,7 @@ from gateway.edge.desk import Desk
 from gateway.edge.explaining import candidate_facts
 from gateway.edge.locate import Destination
 from gateway.edge.relay import Attempt
-from gateway.errors import BackendSaturated, Refused, RequestRejected, StaleConnection, UpstreamError
+from gateway.errors import ApiError, BackendSaturated, Refused, RequestRejected, StaleConnection, UpstreamError
 from gateway.ledger import opening as ledger
 from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.opening import Opening
@@ -28,6 +28,9 @@ from routing.retry import backoff_s, may_retry
 
 logger = logging.getLogger("tokenport.decisions")
 
+# How long a request waits for its own record. New ones are refused after one second already.
+DURABLE_S_MAX = 5.0
+
 
 class Course:
     """The routes of one request, in order."""
@@ -38,6 +41,8 @@ class Course:
         """`template` holds the identity of the request; the course fills in where it goes."""
         self._desk = desk
         self._live = desk.live
+        # One version from start to end, whatever is installed meanwhile.
+        self._tables = desk.live.tables
         self._tenant = tenant
         self._demand = demand
         self._destination = destination
@@ -106,7 +111,9 @@ class Course:
         if not may_retry(error.cause, attempts, now - self._started_at, self._live.retry_limits):
             raise error
         decision, prices = self._decide()
-        if decision.route is None or not self._live.retries.try_take(now):
+        if decision.route is None or self._live.backends.get(decision.route.backend.name) is None:
+            raise error
+        if not self._live.retries.try_take(now):
             raise error
         self._take(decision, prices)
         self.slot.reopen(self.opening.to_bytes())
@@ -153,8 +160,13 @@ class Course:
             LedgerUnavailable: it cannot be written.
         """
         future = self._desk.log.wait(self._ticket)
-        if future is not None:
-            await future
+        if future is None:
+            return
+        try:
+            # Shielded: whoever else waits for this commit goes on waiting.
+            await asyncio.wait_for(asyncio.shield(future), DURABLE_S_MAX)
+        except TimeoutError:
+            raise LedgerUnavailable(f"a commit takes longer than {DURABLE_S_MAX:g} s") from None
 
     @property
     def is_durable(self) -> bool:
@@ -165,7 +177,7 @@ class Course:
         desk = self._desk
         now = desk.now()
         wall_s = self._template.opened_at_us / 1e6 + (now - self._started_at)
-        return self._live.decide(self._demand, now, wall_s, frozenset(self._tried))
+        return self._live.decide(self._tables, self._demand, now, wall_s, frozenset(self._tried))
 
     def _take(self, decision: Decision, prices: PriceSlice) -> None:
         """The lease, in the tick of the decision, and the opening that says where the request goes."""
@@ -231,12 +243,13 @@ def _retry_s(desk: Desk) -> int:
     return desk.live.rng.randint(1, 5)
 
 
-def _refusal(reason: str, demand: Demand) -> Refused:
-    """What a caller is told when no route may serve it."""
+def _refusal(reason: str, demand: Demand) -> ApiError:
+    """What a caller is told when no route may serve it. A request that could never be served is no refusal of ours."""
     where = demand.destination or "an unknown country"
     match reason:
         case "unknown_model":
-            return Refused(404, "model_not_found", f"There is no model {demand.model!r} here.", param="model")
+            message = f"There is no model {demand.model!r} here."
+            return ApiError(404, message, code="model_not_found", param="model")
         case "no_rule":
             return Refused(403, reason, f"No route serves {demand.model!r} to {where}.", type="permission_error")
         case "residency":
@@ -249,7 +262,8 @@ def _refusal(reason: str, demand: Demand) -> Refused:
             return Refused(403, reason, message, type="permission_error")
         case "context_length":
             message = f"About {demand.input_tokens} input tokens are more than any backend for {demand.model!r} takes."
-            return Refused(400, "context_length_exceeded", message, param="messages")
+            return ApiError(400, message, code="context_length_exceeded", param="messages")
         case "dialect":
-            return Refused(404, reason, f"No backend for {demand.model!r} speaks this API.", param="model")
+            message = f"No backend for {demand.model!r} speaks this API."
+            return ApiError(404, message, code=reason, param="model")
     return Refused(503, reason or "unavailable", f"No backend can take {demand.model!r} now.", retry_after_s=2)

@@ -18,6 +18,7 @@ wakes up three or four times in the life of an answer, never per token.
 import asyncio
 import logging
 
+from gateway.config import Limits
 from gateway.edge.admission import Client
 from gateway.edge.case import ApiEndpoint, Case
 from gateway.edge.connection import ClientConnection, Field
@@ -51,6 +52,9 @@ logger = logging.getLogger("tokenport.exchange")
 # Silence before a streamed answer is committed with 200, and between heartbeats from then on.
 COMMIT_AFTER_S = 10.0
 HEARTBEAT_EVERY_S = 15.0
+# How long the body of an error status may be silent before its status alone is taken.
+ERROR_TEXT_S = 2.0
+DEFAULTS = Limits()
 # Where an endpoint is, below a backend's base path.
 PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "completions": "/completions"}
 EVENT_STREAM = "text/event-stream"
@@ -72,6 +76,7 @@ class Exchange(Case):
         super().__init__(desk, connection, head, body, client, endpoint)
         self.deadline = float("inf")
         self._task: asyncio.Task[None] | None = None
+        self._running = False
         self._paused_at: float | None = None
         self._unsent_bytes = 0
         self._spoke_at = self.admitted_at
@@ -110,8 +115,11 @@ class Exchange(Case):
 
     async def _run(self) -> None:
         """Answer, whatever happens; then settle without awaiting."""
+        self._running = True
         try:
-            if not self.outcome:
+            if self.outcome:
+                self._stopped()
+            else:
                 await self._answer()
                 self.outcome = "completed"
         except asyncio.CancelledError:
@@ -295,7 +303,9 @@ class Exchange(Case):
         if self.outcome or self._task is None:
             return
         self.outcome = outcome
-        self._task.cancel()
+        # A task cancelled before its first step never enters its `finally`: nothing would be settled.
+        if self._running:
+            self._task.cancel()
 
     def expire(self, now: float) -> None:
         """A deadline may have passed: see which, act, and set the next."""
@@ -308,7 +318,7 @@ class Exchange(Case):
         elif attempt is not None:
             if now >= self.admitted_at + self._limit("stream_s"):
                 attempt.give_up(StreamDeadline())
-            elif not attempt.ready.done() and now >= attempt.started_at + self._limit("first_content_s"):
+            elif not attempt.ready.done() and now >= self._first_due(attempt):
                 attempt.give_up(FirstContentTimeout())
             elif attempt.ready.done() and now >= attempt.touched_at + self._limit("gap_s"):
                 attempt.give_up(UpstreamStall())
@@ -350,8 +360,24 @@ class Exchange(Case):
         if attempt is None or attempt.ended.done():
             return due
         if not attempt.ready.done():
-            return min(due, attempt.started_at + self._limit("first_content_s"))
+            return min(due, self._first_due(attempt))
         return min(due, attempt.touched_at + self._limit("gap_s"))
+
+    def _first_due(self, attempt: Attempt) -> float:
+        """When an attempt without content is given up. The text of an error is not waited for long.
+
+        A plain answer comes at its end: the default meant for a first token would cut long ones, so before its first
+        byte only a limit that somebody set applies, and then that of gaps.
+        """
+        if attempt.is_error:
+            return attempt.touched_at + ERROR_TEXT_S
+        first_content_s = self._limit("first_content_s")
+        if self.facts.stream:
+            return attempt.started_at + first_content_s
+        if attempt.head is not None:
+            return attempt.touched_at + self._limit("gap_s")
+        unset = first_content_s == DEFAULTS.first_content_s
+        return attempt.started_at + (self._limit("stream_s") if unset else first_content_s)
 
     def _limit(self, name: str) -> float:
         """A deadline of the rule, else of the gateway."""

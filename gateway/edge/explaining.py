@@ -14,6 +14,9 @@ from routing.demand import Demand
 
 # What a request weighs besides its prompt: head and JSON around it.
 REQUEST_OVERHEAD_BYTES = 800
+# Epoch seconds of the year 10000, where dates end; and more tokens than any context holds.
+TIME_MAX_S = 253_402_300_800
+TOKENS_MAX = 1_000_000_000
 # Bytes of JSON per input token before any was measured.
 BYTES_PER_INPUT_TOKEN = 4.0
 
@@ -48,6 +51,11 @@ class ExplainRequest:
                 raise ApiError(400, f"explain: {name} is unknown or has the wrong type.", param=name)
         if "model" not in data:
             raise ApiError(400, "explain: model is missing.", param="model")
+        if not 0 <= (data.get("at") or 0) < TIME_MAX_S:
+            raise ApiError(400, "explain: at is out of range.", param="at")
+        for name in ("input_tokens", "max_tokens"):
+            if data.get(name) is not None and not 1 <= data[name] <= TOKENS_MAX:
+                raise ApiError(400, f"explain: {name} must be from 1 to {TOKENS_MAX}.", param=name)
         return cls(**data)
 
 

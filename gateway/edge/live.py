@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.clock import PriceTime, wall
 from gateway.config import Settings
@@ -27,6 +27,13 @@ DECISIONS_KEPT = 200
 LOGGED_EVERY = 100
 
 
+class Tables(NamedTuple):
+    """One version of routes and prices: a request keeps the one it began with."""
+
+    table: RouteTable
+    book: PriceBook
+
+
 class Live:
     """One worker's tables, prices and estimates. All methods belong to the event loop's thread."""
 
@@ -42,16 +49,21 @@ class Live:
         self.answer_bytes = BytesPerToken()
         self.decisions: deque[dict[str, Any]] = deque(maxlen=DECISIONS_KEPT)
         self.decided = 0
-        self.retries = RetryBudget(_retry_limits(settings))
-        self._old_book: PriceBook | None = None
+        self.retry_limits = _retry_limits(settings)
+        self.retries = RetryBudget(self.retry_limits)
+        self.tables: Tables
+        self._installed = False
         self.install(settings, curves, price_time)
 
     def install(self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime) -> None:
         """Swap configuration and prices whole. Requests under way keep the ones they started with."""
         table, book = route_table(settings), price_book(settings, curves)
-        if self._old_book is not None:
+        if self._installed:
             # Prices that arrive after their hour began count as changed when they arrive.
-            book = book.following(self._old_book, price_time.at(wall()))
+            book = book.following(self.book, price_time.at(wall()))
+        # What may fail (a certificate file) comes before anything is swapped.
+        self.backends.install(settings.backends, settings.limits)
+        self._installed = True
         limits = _health_limits(settings)
         for backend in table.backends.values():
             if backend.name in self.states:
@@ -63,28 +75,36 @@ class Live:
                 self.links[link.name].adopt(link)
             else:
                 self.links[link.name] = LinkState(link)
-        self.backends.install(settings.backends, settings.limits)
         self.settings: Settings = settings
-        self.table: RouteTable = table
-        self.book = self._old_book = book
+        self.tables = Tables(table, book)
         self.price_time = price_time
-        self.retry_limits = _retry_limits(settings)
+        if self.retry_limits != _retry_limits(settings):
+            self.retry_limits = _retry_limits(settings)
+            self.retries = RetryBudget(self.retry_limits)
+
+    @property
+    def table(self) -> RouteTable:
+        return self.tables.table
+
+    @property
+    def book(self) -> PriceBook:
+        return self.tables.book
 
     def prices(self, wall_s: float) -> PriceSlice:
         """The prices in force at a wall time."""
         return self.book.at(self.price_time.at(wall_s))
 
     def decide(
-        self, demand: Demand, now: float, wall_s: float, excluded: frozenset[str]
+        self, tables: Tables, demand: Demand, now: float, wall_s: float, excluded: frozenset[str]
     ) -> tuple[Decision, PriceSlice]:
         """The route for a demand, and the prices it was chosen at."""
         at = self.price_time.at(wall_s)
-        prices = self.book.at(at)
+        prices = tables.book.at(at)
         self.decided += 1
         # The sampled ones keep every candidate with its reason; the choice is the same.
         choose = chooser.explain if self.decided % LOGGED_EVERY == 1 else chooser.decide
         decision = choose(
-            self.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
+            tables.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
         )
         return decision, prices
 

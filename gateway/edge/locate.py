@@ -60,7 +60,8 @@ class Locator:
 
     def _client(self, peer: str, head: RequestHead) -> str:
         fields = [value for name, value in head.headers if name == b"x-forwarded-for"]
-        hops = [hop.strip() for hop in b",".join(fields).decode("latin-1").split(",") if hop.strip()]
+        told = b",".join(fields).decode("latin-1").split(",")
+        hops = [hop.strip().removeprefix("::ffff:") for hop in told if hop.strip()]
         for hop in reversed(hops):
             if not self._is_trusted(hop):
                 return hop

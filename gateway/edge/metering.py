@@ -37,6 +37,11 @@ class Bucket:
     def take(self, count: float) -> None:
         self.level -= count
 
+    def adopt(self, per_minute: float) -> None:
+        """Another limit; what was taken under the old one stays taken."""
+        self.level += per_minute - self.per_minute
+        self.per_minute = per_minute
+
 
 def period_bounds(period: str, wall_s: float) -> tuple[float, float]:
     """Start and end (epoch seconds, UTC) of the day, month or year that holds a time."""
@@ -79,17 +84,18 @@ class Budget:
 class Permit:
     """What one request holds of its tenant's limits. Returned exactly once, with what was really used."""
 
-    __slots__ = ("_meter", "_tokens")
+    __slots__ = ("_budget", "_meter", "_tokens")
 
     def __init__(self, meter: "Meter", tokens: int) -> None:
         self._meter: Meter | None = meter
+        self._budget = meter.budget  # a reload may give the meter another
         self._tokens = tokens
 
     def settle(self, tokens: int, now: float) -> None:
         """Give the reservation back and take what was used. Later calls do nothing."""
         meter, self._meter = self._meter, None
         if meter is not None:
-            meter.settled(self._tokens, tokens, now)
+            meter.settled(self._tokens, tokens, now, self._budget)
 
 
 class Meter:
@@ -132,21 +138,24 @@ class Meter:
         self.streams += 1
         return Permit(self, tokens)
 
-    def settled(self, reserved: int, used: int, now: float) -> None:
+    def settled(self, reserved: int, used: int, now: float, budget: Budget | None) -> None:
         """Called by the permit."""
         self.streams -= 1
         self._tokens.wait_s(0, now)
         self._tokens.take(used - reserved)
-        if self.budget is not None:
-            self.budget.reserved -= reserved
-            self.budget.used += used
+        if budget is not None:
+            budget.reserved -= reserved
+            budget.used += used
 
-    def adopt(self, other: "Meter") -> None:
-        """Take over the live counts of the meter this one replaces (a reload changes limits, not what was used)."""
-        self.streams = other.streams
-        if self.budget is not None and other.budget is not None and self.budget.period == other.budget.period:
-            self.budget.used, self.budget.reserved = other.budget.used, other.budget.reserved
-            self.budget.starts, self.budget.ends = other.budget.starts, other.budget.ends
+    def adopt(self, fresh: "Meter") -> None:
+        """Take the limits of a reload. The meter itself stays, for the permits that are out come back to it."""
+        self._streams_max = fresh._streams_max
+        self._requests.adopt(fresh._requests.per_minute)
+        self._tokens.adopt(fresh._tokens.per_minute)
+        if self.budget is not None and fresh.budget is not None and self.budget.period == fresh.budget.period:
+            self.budget.tokens = fresh.budget.tokens
+        else:
+            self.budget = fresh.budget
 
     def _within_budget(self, budget: Budget, tokens: int, wall_s: float) -> None:
         budget.roll(wall_s)

@@ -44,13 +44,16 @@ class DataPlane:
         """A protocol for a client that has just connected."""
         return ClientConnection(self.port)
 
-    def install(self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime) -> None:
+    def install(
+        self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime, used: Mapping[str, int]
+    ) -> None:
         """Swap configuration and prices whole; what is under way keeps what it started with."""
         desk = self.desk
+        locator = locator_of(settings)  # what may fail comes before anything is swapped
         desk.live.install(settings, curves, price_time)
-        desk.admission.install(settings.tenants)
-        desk.locator = locator_of(settings)
-        desk.port.limits = limits_of(settings.limits)
+        desk.admission.install(settings.tenants, used)
+        desk.locator = locator
+        desk.port.install(limits_of(settings.limits))
 
     def status(self, now: float) -> dict[str, Any]:
         return worker_status(self.desk, self.proxy, now)

@@ -25,6 +25,9 @@ class Expiring(Protocol):
 class Connection(Expiring, Protocol):
     """What the port needs of a client connection."""
 
+    @property
+    def unsent_bytes(self) -> int: ...
+
     def close_idle(self) -> None: ...
 
     def abort(self) -> None: ...
@@ -41,16 +44,20 @@ class Port:
     open: Opener
 
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
-        self.limits = limits
+        self.install(limits)
         self.loop = loop
         self.now = loop.time
-        self.head_limits = HeadLimits(limits.head_bytes_max, limits.fields_max, limits.line_bytes_max)
         self.draining = False
         self._connections: set[Connection] = set()
         self._body_bytes = 0
         self._expiring: set[Expiring] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._on_sweep: list[Callable[[float], None]] = []
+
+    def install(self, limits: Limits) -> None:
+        """Take these limits, for the connections that are there as well."""
+        self.limits = limits
+        self.head_limits = HeadLimits(limits.head_bytes_max, limits.fields_max, limits.line_bytes_max)
 
     @property
     def connections(self) -> int:
@@ -98,6 +105,13 @@ class Port:
         """Draining: connections that wait for a next request are closed now."""
         for connection in list(self._connections):
             connection.close_idle()
+
+    async def flushed(self, timeout_s: float) -> None:
+        """Wait until all that was answered has left this process, at most so long."""
+        until = self.now() + timeout_s
+        while self.now() < until and any(each.unsent_bytes for each in self._connections):  # noqa: ASYNC110
+            # Polled: a transport says when it is below a mark, not when it is empty, and this is the end of a process.
+            await asyncio.sleep(0.05)
 
     def abort_all(self) -> None:
         for connection in list(self._connections):

@@ -78,6 +78,12 @@ class Proxy:
         self, connection: ClientConnection, head: RequestHead, body: bytes, client: Client, endpoint: ApiEndpoint
     ) -> None:
         """Take a whole request. Answers a refusal at once, everything else in a task of its own."""
+        try:
+            # Asked once more: a body may have been long on its way.
+            self.check_accepting(client)
+        except Refused as refused:
+            connection.refuse(refused)
+            return
         exchange = Exchange(self._desk, connection, head, body, client, endpoint)
         try:
             task = exchange.begin()

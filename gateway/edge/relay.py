@@ -72,21 +72,20 @@ class Attempt(ABC):
             self._error_body += data
 
     def on_end(self) -> None:
-        head = self.head
         self.bytes_received = self.connection.bytes_received
-        if self._error_body is not None and head is not None:
-            self._settle(from_status(head.status, bytes(self._error_body), _retry_after_s(head)))
+        error = self._status_error()
+        if error is not None:
+            self._settle(error)
         elif not self.ended.done():
             self._finished()
 
     def on_failure(self, error: UpstreamError) -> None:
-        if self._error_body is not None and self.head is not None:
-            error = from_status(self.head.status, bytes(self._error_body), _retry_after_s(self.head))
-        self._settle(error)
+        self._settle(self._status_error() or error)
 
     def fail(self, error: UpstreamError) -> None:
         """Give this attempt up for `error`: the backend is cancelled, whoever waits hears it."""
-        self.connection.cancel()
+        # Its exchange may be over, and the connection in use by the next one.
+        self.connection.drop(self)
         self._settle(error)
 
     def pause(self) -> None:
@@ -98,9 +97,19 @@ class Attempt(ABC):
         self.touched_at = self.now()
         self.connection.resume(self)
 
+    @property
+    def is_error(self) -> bool:
+        """Whether the backend answered with a status other than 200."""
+        return self._error_body is not None
+
     def give_up(self, error: UpstreamError) -> None:
-        """Something took too long."""
-        self.fail(error)
+        """Something took too long: the answer, or the text of an error whose status is known."""
+        self.fail(self._status_error() or error)
+
+    def _status_error(self) -> UpstreamError | None:
+        if self._error_body is None or self.head is None:
+            return None
+        return from_status(self.head.status, bytes(self._error_body), _retry_after_s(self.head))
 
     def cancel(self) -> None:
         """Give this attempt up without blame: the client left or the gateway stops."""
@@ -164,6 +173,8 @@ class StreamAttempt(Attempt):
         held, self._held = self._held, []
         if held:
             self._delivery.events(held)
+        if self._held_bytes > HELD_BYTES_MAX:
+            self.resume()
 
     def _is_expected(self, head: ResponseHead) -> bool:
         return (head.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
@@ -205,6 +216,9 @@ class StreamAttempt(Attempt):
             if not self.ready.done():
                 self.first_at = self.last_at = self.touched_at
                 self.ready.set_result(None)
+            if self._held_bytes > HELD_BYTES_MAX:
+                # The record of this answer is not durable yet; what waits for it has a bound.
+                self.pause()
         elif self._held_bytes > HELD_BYTES_MAX:
             self.fail(UpstreamMalformed(f"more than {HELD_BYTES_MAX} bytes before any content"))
 
@@ -227,10 +241,10 @@ class StreamAttempt(Attempt):
     def give_up(self, error: UpstreamError) -> None:
         """Something took too long. What is whole already stays whole."""
         if self.tap.whole and self.released:
-            self.connection.cancel()
+            self.connection.drop(self)
             self._settle(None)
         else:
-            self.fail(error)
+            super().give_up(error)
 
     def on_failure(self, error: UpstreamError) -> None:
         if self.tap.whole:

@@ -31,6 +31,7 @@ class Upstream:
 
     def __init__(self, settings: BackendSettings, limits: Limits) -> None:
         self.settings = settings
+        self._limits = (limits.connect_s, limits.upstream_head_bytes_max)
         self.usage: BackendUsage = _USAGE[settings.usage]
         ca_file = str(settings.ca_file) if settings.ca_file is not None else ""
         origin = Origin.of(settings.url, ca_file)
@@ -41,6 +42,10 @@ class Upstream:
         # What a backend's error text may not carry to a client.
         self.hidden_words = tuple({origin.host, origin.authority, settings.url, settings.api_key} - {""})
         self._fixed = [("accept-encoding", "identity"), *([credential] if credential is not None else [])]
+
+    def is_same(self, settings: BackendSettings, limits: Limits) -> bool:
+        """Whether this is that backend, reached under those limits: its warm connections may stay."""
+        return self.settings == settings and self._limits == (limits.connect_s, limits.upstream_head_bytes_max)
 
     def request_head(self, path: str, client: RequestHead, request_id: str, body_bytes: int) -> bytes:
         """The head of a forwarded request. `path` is the endpoint's, below the backend's base path."""
@@ -67,7 +72,8 @@ class Backends:
         old, new = self._upstreams, {}
         for settings in backends:
             kept = old.get(settings.name)
-            new[settings.name] = kept if kept is not None and kept.settings == settings else Upstream(settings, limits)
+            stays = kept is not None and kept.is_same(settings, limits)
+            new[settings.name] = kept if kept is not None and stays else Upstream(settings, limits)
         for name, upstream in old.items():
             if new.get(name) is not upstream:
                 upstream.pool.close()

@@ -67,6 +67,7 @@ class Pool:
         self._resolved_at = float("-inf")
         self._resolving: asyncio.Task[None] | None = None
         self.opened = 0
+        self._closed = False
 
     def take_idle(self) -> UpstreamConnection | None:
         """The most recently used idle connection, or None."""
@@ -118,6 +119,7 @@ class Pool:
 
     def close(self) -> None:
         """Close the idle connections; those in use end with their exchanges."""
+        self._closed = True
         while self._idle:
             self._idle.popleft().cancel()
         if self._resolving is not None:
@@ -127,7 +129,7 @@ class Pool:
         timeout_s = connection.keep_alive_timeout_s
         # One second less than the backend promises: the close may already be on its way.
         keep_s = IDLE_S if timeout_s is None else max(0.0, timeout_s - 1.0)
-        if len(self._idle) >= IDLE_MAX or keep_s == 0.0:
+        if self._closed or len(self._idle) >= IDLE_MAX or keep_s == 0.0:
             connection.cancel()
             return
         connection.idle_until = asyncio.get_running_loop().time() + keep_s

@@ -13,9 +13,10 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import uvloop
 
@@ -26,6 +27,7 @@ from tests.bench.serving import HOST
 # How long connections and streams get to come to a steady state, before and after the measured time.
 RAMP_S = 0.4
 RUN_S_MAX = 30.0
+GOOD = b"HTTP/1.1 200 "
 # What a process tree may use in a quarter of a second and still be called quiet, and how long to wait for that.
 QUIET_CPU_S = 0.003
 QUIET_LOOK_S = 0.25
@@ -93,13 +95,19 @@ class Connection(asyncio.Protocol, ABC):
 
     def __init__(self, failed: asyncio.Future[None]) -> None:
         self._failed = failed
+        self._closing = False
         self.ended = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(f"the connection was closed ({exc}) after {self.received()[-300:]!r}")
+        if not self._closing:
+            self.fail(f"the connection was closed ({exc}) after {self.received()[-300:]!r}")
+
+    def close(self) -> None:
+        self._closing = True
+        self.transport.abort()
 
     @abstractmethod
     def received(self) -> bytes:
@@ -134,11 +142,12 @@ class Asker(Connection):
         buffer = self._buffer + data if self._buffer else data
         if not buffer.endswith(ANSWER):
             self._buffer = buffer
-            if len(buffer) > 2 * len(ANSWER) + 2048:
+            head, _, body = buffer.partition(b"\r\n\r\n")
+            if not head.startswith(GOOD) or len(body) >= len(ANSWER):
                 self.fail(f"not the answer: {buffer[:300]!r}")
             return
         self._buffer = b""
-        if not buffer.startswith(b"HTTP/1.1 200 ") or buffer.count(ANSWER) != 1:
+        if not buffer.startswith(GOOD) or buffer.count(ANSWER) != 1:
             self.fail(f"not one whole answer: {buffer[:300]!r}")
             return
         self.answers += 1
@@ -161,6 +170,8 @@ class Listener(Connection):
         return b"".join(self._pieces)
 
     def data_received(self, data: bytes) -> None:
+        if not self._pieces and not data.startswith(GOOD):
+            self.fail(f"not a stream: {data[:300]!r}")
         self._pieces.append(data)
         self.events += data.count(b"data: ")
         tail = (self._tail + data[-7:])[-7:]
@@ -175,18 +186,27 @@ class Listener(Connection):
             found = dechunked(body)
         except ValueError as error:
             raise WrongBytes(f"not a whole stream: {error}: {head!r}") from None
-        if not head.startswith(b"HTTP/1.1 200 ") or found != payload:
+        if found != payload:
             raise WrongBytes(f"not the stream: {head!r} {found[:300]!r}")
 
 
-async def small(run: Run, failed: asyncio.Future[None]) -> Result:
-    """A closed loop of small requests."""
-    request = Plan().request()
+Client = TypeVar("Client", bound=Connection)
+
+
+@asynccontextmanager
+async def connected(run: Run, make: Callable[[], Client]) -> AsyncIterator[list[Client]]:
+    """The run's connections; closed at its end."""
     loop = asyncio.get_running_loop()
-    askers = [
-        (await loop.create_connection(lambda: Asker(failed, request), HOST, run.port))[1]
-        for _ in range(run.connections)
-    ]
+    made = [(await loop.create_connection(make, HOST, run.port))[1] for _ in range(run.connections)]
+    try:
+        yield made
+    finally:
+        for connection in made:
+            connection.close()
+
+
+async def small(run: Run, askers: Sequence[Asker]) -> Result:
+    """A closed loop of small requests."""
     for asker in askers:
         asker.ask()
     while min(asker.answers for asker in askers) < 5:  # noqa: ASYNC110  counted by the protocols, not told
@@ -200,14 +220,11 @@ async def small(run: Run, failed: asyncio.Future[None]) -> Result:
     return await meter.result(answers - before, answers, answers * ANSWER_TOKENS)
 
 
-async def streams(run: Run, failed: asyncio.Future[None]) -> Result:
+async def streams(run: Run, listeners: Sequence[Listener]) -> Result:
     """Streams side by side, paced or flat out."""
     events = round((2 * RAMP_S + run.seconds) / run.gap_s) if run.gap_s else run.events
     plan = Plan(events, run.burst, run.gap_s)
-    request, loop = plan.request(), asyncio.get_running_loop()
-    listeners = [
-        (await loop.create_connection(lambda: Listener(failed), HOST, run.port))[1] for _ in range(run.connections)
-    ]
+    request = plan.request()
     if not run.gap_s:
         meter = Meter(run)
     for listener in listeners:
@@ -229,6 +246,15 @@ async def streams(run: Run, failed: asyncio.Future[None]) -> Result:
     return result
 
 
+async def _measure(run: Run, failed: asyncio.Future[None]) -> Result:
+    if run.kind == "small":
+        request = Plan().request()
+        async with connected(run, lambda: Asker(failed, request)) as askers:
+            return await small(run, askers)
+    async with connected(run, lambda: Listener(failed)) as listeners:
+        return await streams(run, listeners)
+
+
 async def measure(run: Run) -> Result:
     """Do a run.
 
@@ -237,7 +263,7 @@ async def measure(run: Run) -> Result:
         TimeoutError: it did not end.
     """
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    work = asyncio.ensure_future((small if run.kind == "small" else streams)(run, failed))
+    work = asyncio.ensure_future(_measure(run, failed))
     async with asyncio.timeout(RUN_S_MAX):
         failed.add_done_callback(lambda _: work.cancel())
         try:

@@ -23,13 +23,13 @@ from gateway.ledger.log import LogWriter
 from gateway.ledger.opening import Opening
 from gateway.ledger.settlement import Ending, settle_row
 from pricing.export import Usage
+from routing.decide import decide
 from routing.demand import Demand
 from tests.bench.world import MODEL
 
 REPETITIONS = 5
 IN_FLIGHT = 16
 WARM_UP_S = 0.1
-NOBODY: frozenset[str] = frozenset()
 
 Micros = list[float]
 
@@ -46,12 +46,13 @@ def decisions(live: Live, seconds: float) -> Iterator[float]:
         destination="DE",
         value_per_second=2e-5,
     )
-    wall_s, now = time.time(), time.monotonic()
+    at, now, rng = time.time(), time.monotonic(), Random(1)
+    prices = live.book.at(at)
     for _ in range(REPETITIONS):
         until, count, before = time.perf_counter() + seconds, 0, time.process_time()
         while time.perf_counter() < until:
             for _ in range(100):
-                live.decide(demand, now, wall_s, NOBODY)
+                decide(live.table, live.states, demand, prices, now, at, rng, links=live.links)
             count += 100
         yield (time.process_time() - before) / count * 1e6
 

@@ -62,14 +62,12 @@ def _date() -> str:
 
 def _commit() -> str:
     """The commit at hand; with a plus if the tree differs from it."""
-    told = subprocess.run(
-        ["git", "describe", "--always", "--exclude=*", "--dirty=+"],
-        cwd=PATH.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return told.stdout.strip() or "no commit"
+    command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    try:
+        told = subprocess.run(command, cwd=PATH.parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit"
+    return told.stdout.strip()
 
 
 def _machine() -> str:

@@ -17,8 +17,9 @@ from gateway.wire.openai_stream import Passed
 # The buffer is asked what has left once this many ends are remembered.
 REMEMBERED_ENDS = 64
 
-# End of an event in the bytes written, content events and running usage (None: unknown) up to it.
-End = tuple[int, int, int | None]
+# End of an event in the bytes written, content events and running usage (None: unknown) up to it; and the sizes of the
+# events in a row that end there, None for a single one.
+End = tuple[int, int, int | None, list[int] | None]
 
 
 class Delivery:
@@ -59,13 +60,13 @@ class Delivery:
         """Hand over whole events in one write."""
         if self._client.closed:
             return
-        data = passed[0][0] if len(passed) == 1 else b"".join([event for event, _, _ in passed])
+        data = passed[0][0] if len(passed) == 1 else b"".join([each[0] for each in passed])
         size = len(data)
         # The chunk's size line comes first.
         end = self._written + (len(f"{size:x}") + 2 if self._client.framed else 0)
-        for event, events, tokens in passed:
-            end += len(event)
-            self._ends.append((end, events, tokens))
+        for piece, events, tokens, sizes in passed:
+            end += len(piece)
+            self._ends.append((end, events, tokens, sizes))
         self._events, self._tokens = events, tokens
         self.payload_bytes += size
         self._slot.count(events, 0 if tokens is None else tokens + 1, self.payload_bytes)
@@ -99,7 +100,18 @@ class Delivery:
 
     def progress(self) -> Progress:
         """What has left this process. While the client is there, all that was handed over."""
-        self._forget_sent()
+        left = self._forget_sent()
+        if self._ends:
+            end, events, tokens, sizes = self._ends[0]
+            sizes = sizes or []  # a single event has left whole or not at all; a row of them perhaps in part
+            at, whole = end - sum(sizes), 0
+            for size in sizes:
+                at += size
+                if at > left:
+                    break
+                whole += 1
+            if whole:
+                self._sent = Progress(events - len(sizes) + whole, tokens)
         return self._sent
 
     @property
@@ -107,9 +119,11 @@ class Delivery:
         """All that was ever handed to the transport."""
         return Progress(self._events, self._tokens)
 
-    def _forget_sent(self) -> None:
+    def _forget_sent(self) -> int:
+        """Drop the ends that have left; how many bytes have."""
         left = self._written - self._client.unsent_bytes
         ends = self._ends
         while ends and ends[0][0] <= left:
-            _, events, tokens = ends.popleft()
+            _, events, tokens, _ = ends.popleft()
             self._sent = Progress(events, tokens)
+        return left

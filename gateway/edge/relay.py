@@ -211,7 +211,7 @@ class StreamAttempt(Attempt):
 
     def _hold(self, passed: list[Passed]) -> None:
         self._held += passed
-        self._held_bytes += sum(len(event) for event, _, _ in passed)
+        self._held_bytes += sum(len(each[0]) for each in passed)
         if self.tap.started:
             if not self.ready.done():
                 self.first_at = self.last_at = self.touched_at

@@ -181,8 +181,10 @@ class UpstreamConnection(asyncio.Protocol):
     def _read_body(self, receiver: Receiver, data: bytes) -> None:
         chunks = self._chunks
         if chunks is not None:
-            for piece in chunks.feed(data):
-                receiver.on_body(piece)
+            pieces = chunks.feed(data)
+            if pieces:
+                # What came in one read is handed on in one call, and leaves in one write.
+                receiver.on_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
                 if self._receiver is not receiver:
                     return
             if chunks.done:

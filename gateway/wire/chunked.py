@@ -106,6 +106,14 @@ class ChunkedDecoder:
                     self.remainder = data[at:]
                     return pieces
             else:
+                line_end = data.find(b"\r\n", at, at + 5)
+                size = _COMMON_SIZES.get(data[at:line_end], 0) if line_end > 0 else 0
+                after = line_end + 2 + size
+                if size and data[after : after + 2] == b"\r\n":
+                    # A whole chunk of a common size, among others in one read.
+                    pieces.append(data[line_end + 2 : after])
+                    at = after + 2
+                    continue
                 match = _size_line(data, at)
                 if match is None:
                     self._check_unfinished(data[at : at + _SIZE_LINE_MAX])

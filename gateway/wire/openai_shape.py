@@ -30,6 +30,9 @@ string_inside = re.compile(
     rb'|\\["\\/bfnrt]|\\u(?:[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))++'
 ).fullmatch
 
+# The part of it that is one byte a character: any two of these in a row are one of these.
+plain_text = re.compile(rb"[ !#-\[\]-~]++").fullmatch
+
 _PLACEHOLDER = b"~a~text~of~tokenport~"
 _OCCURRENCES_MAX = 8
 _BRACKETS_MAX = DEPTH_MAX // 2  # in a running usage; one with more is left to the parse, which knows how deep it is
@@ -60,7 +63,7 @@ def shows_reasoning(choice: dict[str, Any]) -> bool:
 class Shape:
     """What stays the same around the text of a stream's content events."""
 
-    __slots__ = ("forward", "head", "index", "middle", "prefix", "reasoning", "suffix", "tail")
+    __slots__ = ("forward", "head", "index", "joint", "middle", "prefix", "reasoning", "suffix", "tail")
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class Shape:
         self.suffix = suffix
         self.head = len(prefix)
         self.tail = len(suffix)
+        self.joint = suffix + prefix  # between the texts of two events in a row
         self.middle = middle  # between the text and the running usage; None where there is none
         self.forward = forward  # what goes around the text when usage is cut out; None: forward as it came
         self.index = index

@@ -16,16 +16,19 @@ import orjson
 
 from gateway.wire.openai import ShownUsage
 from gateway.wire.openai_answer import REASONING, error_facts, upstream_error
-from gateway.wire.openai_shape import Shape, filled, index_of, learn, shows_reasoning, string_inside
+from gateway.wire.openai_shape import Shape, filled, index_of, learn, plain_text, shows_reasoning, string_inside
 from gateway.wire.splice import JsonOutOfBounds, replace_members, too_deep
 from gateway.wire.sse import EVENT_BYTES_MAX, EventSplitter, data_of, field_values, name_of, with_data
 
-# Bytes to forward, and where the stream stands after them: content events, and the running output tokens if reported.
-Passed = tuple[bytes, int, int | None]
+# What to forward in one write, and where the stream stands after it: content events, and the running output tokens if
+# reported. Of several events of one shape that came in one read: how many bytes each has; None for a single event.
+Passed = tuple[bytes, int, int | None, list[int] | None]
 
 _CARRIERS = ("content", *REASONING, "refusal", "tool_calls", "function_call", "audio")
 _SHAPES_MAX = 4  # a few choices at once, or content beside reasoning
 _PAUSE_MAX = 64  # events between attempts to learn where shapes never fit
+
+_EVENT_END = b"\n\n"
 
 
 class StreamTap:
@@ -107,8 +110,55 @@ class StreamTap:
             # One read, one event of the shape last learned: it needs no splitter to know that it is whole.
             shown = self._fitted(newest, data)
             if shown is not None:
-                return [(shown, self.content_events, self.running_tokens)]
+                return [(shown, self.content_events, self.running_tokens, None)]
+            if newest.joint in data:
+                return self._feed_many(newest, data)
+        elif newest is not None and newest.joint in data:
+            return self._feed_many(newest, data)
         return self._take(self._splitter.feed(data))
+
+    def _feed_many(self, shape: Shape, data: bytes) -> list[Passed]:
+        """A read of many events: what was begun before, then a row of one shape, then what is unfinished."""
+        splitter = self._splitter
+        passed: list[Passed] = []
+        if splitter.carry:
+            begun = data.find(_EVENT_END) + len(_EVENT_END)
+            passed = self._take(splitter.feed(data[:begun]))
+            data = data[begun:]
+            if splitter.carry or self._ended:
+                return passed + self._take(splitter.feed(data))
+        end = data.rfind(_EVENT_END) + len(_EVENT_END)
+        row = self._row(shape, data[:end])
+        if row is None:
+            return passed + self._take(splitter.feed(data))
+        passed.append(row)
+        if end < len(data):
+            passed += self._take(splitter.feed(data[end:]))
+        return passed
+
+    def _row(self, shape: Shape, data: bytes) -> Passed | None:
+        """Whole events that all have this shape, told by the texts between them. None: they have not.
+
+        The texts are of an alphabet that neither ends a string nor begins an escape, so the bytes can only be these
+        events: the first bytes, a text, the last bytes, over and over.
+        """
+        if shape.middle is not None or not (data.startswith(shape.prefix) and data.endswith(shape.suffix)):
+            return None
+        texts = data[shape.head : len(data) - shape.tail].split(shape.joint)
+        if not plain_text(b"".join(texts)) or b"" in texts:
+            return None
+        sizes = list(map(len, texts))
+        if max(sizes) + shape.head + shape.tail > self._event_bytes_max:
+            return None
+        self.content_events += len(texts)
+        if shape.reasoning:
+            self.reasoning_events += len(texts)
+        around = shape.head + shape.tail
+        if shape.forward is not None:
+            before, after = shape.forward
+            data = before + (after + before).join(texts) + after
+            around = len(before) + len(after)
+        return data, self.content_events, self.running_tokens, [size + around for size in sizes]
 
     def finish(self) -> list[Passed]:
         """The backend's body has ended."""
@@ -127,7 +177,7 @@ class StreamTap:
             else:
                 shown = self._read(event)
             if shown is not None:
-                passed.append((shown, self.content_events, self.running_tokens))
+                passed.append((shown, self.content_events, self.running_tokens, None))
         return passed
 
     def _fitted(self, shape: Shape, event: bytes) -> bytes | None:

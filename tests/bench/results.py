@@ -16,7 +16,7 @@ HISTORY = "## All runs\n"
 
 HEAD = """# What a request and a token cost
 
-Written by `make bench ARGS=--write`; do not edit below this head, change `tests/bench/results.py`.
+Written by `make bench ARGS=--write`; do not edit it, change `tests/bench/results.py`.
 
 How to read it. Three subjects stand between the same load and the same backend on the loopback: a bare relay on
 uvloop that parses nothing (`floor_relay.py`, the floor), a plain aiohttp pass-through (`floor_aiohttp.py`), and
@@ -32,8 +32,9 @@ machine vary by a third from one hour to the next.
   is the wake-up and two system calls per event, for everybody.
 - *token, flat out*: 32 streams of thousands of events, one to a write of the backend, as fast as they are taken.
 - *added* is the percentile through the subject less the same percentile of the direct connection, one request at a
-  time, in turn. The ledger's sync runs beside the connect and the request to the backend: against one that answers at
-  once it is nearly all that is added, behind 20 ms of prefill it is hidden.
+  time, in turn; on a busy machine the p99 is the machine's. The ledger's sync runs beside the connect and the request
+  to the backend: only where that answers at once is it part of what is added. The rest is the gateway's own
+  work, which takes several times longer for one request after a pause (cold caches) than in a stream of them.
 
 Every answer was compared byte by byte, and the ledger had one row per request: else there are no figures.
 """

@@ -11,10 +11,28 @@ Show = Literal["none", "final", "all"]
 SHOWS: list[Show] = ["none", "final", "all"]
 
 
-def run(parts: list[bytes], choices: int = 1, show: Show = "none") -> tuple[StreamTap, list[Passed]]:
+Event = tuple[bytes, int, int | None]
+
+
+def each(passed: list[Passed]) -> list[Event]:
+    """Event by event, whether they were passed one by one or in a row."""
+    events: list[Event] = []
+    for data, count, tokens, sizes in passed:
+        if sizes is None:
+            events.append((data, count, tokens))
+            continue
+        assert sum(sizes) == len(data)
+        at = 0
+        for number, size in enumerate(sizes, count - len(sizes) + 1):
+            events.append((data[at : at + size], number, tokens))
+            at += size
+    return events
+
+
+def run(parts: list[bytes], choices: int = 1, show: Show = "none") -> tuple[StreamTap, list[Event]]:
     tap = StreamTap(choices=choices, show=show)
-    passed = [each for part in parts for each in tap.feed(part)]
-    return tap, passed + tap.finish()
+    passed = [one for part in parts for one in each(tap.feed(part))]
+    return tap, passed + each(tap.finish())
 
 
 def state(tap: StreamTap) -> tuple[Any, ...]:

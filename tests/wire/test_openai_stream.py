@@ -110,7 +110,7 @@ def test_an_event_without_tokens_does_not_tell_one_kind_of_count_from_the_other(
 def test_events_before_the_first_content_do_not_start_the_answer() -> None:
     tap = StreamTap()
     role = event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
-    assert tap.feed(b": ping\n\n" + role) == [(b": ping\n\n", 0, None), (role, 0, None)]
+    assert tap.feed(b": ping\n\n" + role) == [(b": ping\n\n", 0, None, None), (role, 0, None, None)]
     assert not tap.started
     tap.feed(event({"choices": [{"index": 0, "delta": {"content": " "}}]}))
     assert tap.started

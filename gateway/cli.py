@@ -11,13 +11,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.ledger.folding import DIMENSIONS
+from gateway.ledger.reading import PERIODS
+
 USAGE_ERROR = 2
 
 EXPLAIN = """
 examples:
   tokenport serve --config tokenport.toml
   tokenport explain --model qwen3 --destination DE --input-tokens 2000
-  tokenport report --by origin_country,destination_country --period day --from 2026-11-01
+  tokenport report --by tenant,model --period day --tz Europe/Berlin --from 2026-11-01
   tokenport export --from 2026-11-01 --format csv > november.csv
 """
 
@@ -94,18 +97,23 @@ def _explain(command: argparse.ArgumentParser) -> None:
     command.add_argument("--destination", default="", metavar="CC", help="destination country (ISO 3166)")
     command.add_argument("--input-tokens", type=int, default=500, metavar="N", help="prompt size (default: 500)")
     command.add_argument("--max-tokens", type=int, default=None, metavar="N", help="as the request would limit it")
-    command.add_argument("--at", default="", metavar="TIME", help="at the prices of another time (RFC 3339)")
+    command.add_argument(
+        "--at", default="", metavar="TIME", help="at the prices of another time; UTC unless it says otherwise"
+    )
 
 
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--by",
         default="origin_country,destination_country",
-        help="origin_country, destination_country, tenant, model, period, origin_region, origin_backend, outcome; "
-        "comma separated (default: origin_country,destination_country)",
+        help=f"{', '.join(DIMENSIONS)} and period; comma separated (default: origin_country,destination_country)",
     )
-    command.add_argument("--period", choices=["hour", "day", "month", "year"], default="day", help="default: day")
-    command.add_argument("--refusals", action="store_true", help="requests refused by limit or residency instead")
+    command.add_argument(
+        "--period", choices=PERIODS, help="one line for each of them (default: one for all; with period in --by: day)"
+    )
+    command.add_argument(
+        "--refusals", action="store_true", help="requests refused by limit, budget or residency instead"
+    )
     _period(command)
 
 

@@ -87,8 +87,9 @@ def _columns(kind: str, names: str) -> tuple[Column, ...]:
     return tuple(Column(name, kind) for name in names.split())
 
 
-# The export format: these columns in this order are a contract; `log` and what follows it are ours.
-COLUMNS: tuple[Column, ...] = (
+# The export format: these columns in this order are a contract (`log` and `record` are ours), and the first version of
+# the log's rows has no others.
+_FIRST: tuple[Column, ...] = (
     *_columns("text", "export_id request_id"),
     *_columns("integer", "seq"),
     *_columns("time", "opened_at ended_at"),
@@ -117,6 +118,14 @@ COLUMNS: tuple[Column, ...] = (
     *_columns("integer", "log"),
     *_columns("text", "record"),
 )
+# What later versions write behind them, in the order in which it came. Rows that are older do not have it, and are read
+# for ever: an absent amount counts as 0.
+_LATER: tuple[Column, ...] = ()
+
+COLUMNS = _FIRST + _LATER
+FIRST_COLUMNS = len(_FIRST)  # so many has every row there ever was
+NAMES = tuple(column.name for column in COLUMNS)
+_LATER_NAMES = frozenset(NAMES[FIRST_COLUMNS:])
 
 ATTEMPT_COSTS = ("cost_energy_nano", "cost_tokens_nano", "cost_link_nano")
 # Integers an attempt has under the same name and with another meaning: its own time, not the request's.
@@ -129,7 +138,8 @@ def conservation(row: Mapping[str, object]) -> list[str]:
 
     Checked are the five results of settle(), cost_waste_nano, cost_nano and revenue_nano, the costs of every attempt
     ("attempts_json[2].cost_link_nano"), and that the serving attempt says the same as the row, whose unit prices are 0
-    without one. A number that is missing or not an integer is named like one that is wrong.
+    without one. A number that is missing or not an integer is named like one that is wrong; only that of a later column
+    may be missing, and is 0 then.
     """
     expected: dict[str, int] = {}
     findings: list[str] = []
@@ -142,7 +152,7 @@ def conservation(row: Mapping[str, object]) -> list[str]:
         if serving > 1:
             findings.append("attempts_json")
         if serving == 0:
-            findings += [name for name in _UNITS if not _same(row.get(name), 0)]
+            findings += [name for name in _UNITS if not _same(row, name, 0)]
     except (KeyError, TypeError, ValueError):
         findings.append("attempts_json")
     try:
@@ -152,7 +162,7 @@ def conservation(row: Mapping[str, object]) -> list[str]:
         expected["revenue_nano"] = _revenue(row)
     except _NotAnInteger as offence:
         findings.append(offence.column)
-    findings += [name for name, value in expected.items() if not _same(row.get(name), value)]
+    findings += [name for name, value in expected.items() if not _same(row, name, value)]
     return list(dict.fromkeys(findings))
 
 
@@ -163,14 +173,20 @@ class _NotAnInteger(ValueError):
 
 
 def _integer(row: Mapping[str, object], column: str) -> int:
-    value = row.get(column)
+    value = _value(row, column)
     if type(value) is not int:  # a bool is none either
         raise _NotAnInteger(column)
     return value
 
 
-def _same(value: object, expected: int) -> bool:
+def _same(row: Mapping[str, object], column: str, expected: int) -> bool:
+    value = _value(row, column)
     return type(value) is int and value == expected
+
+
+def _value(row: Mapping[str, object], column: str) -> object:
+    value = row.get(column)
+    return 0 if value is None and column in _LATER_NAMES else value
 
 
 def _attempts(row: Mapping[str, object]) -> list[Mapping[str, object]]:
@@ -183,7 +199,7 @@ def _attempts(row: Mapping[str, object]) -> list[Mapping[str, object]]:
 
 def _attempt_differences(attempt: Mapping[str, object], row: Mapping[str, object]) -> list[str]:
     costs = _settled(attempt)
-    names = [name for name in ATTEMPT_COSTS if not _same(attempt.get(name), getattr(costs, name))]
+    names = [name for name in ATTEMPT_COSTS if not _same(attempt, name, getattr(costs, name))]
     if attempt["serving"] is True:
         shared = (attempt.keys() & _INTEGERS) - _ATTEMPT_TIMES
         names += sorted(name for name in shared if attempt[name] != row.get(name) and name not in names)

@@ -7,12 +7,19 @@ rounding.
     energy, tokens, link   money, as settled later
     capacity               what the slot is worth to others while it is held
     time                   what the customer's wait is worth
+
+The formula stands here twice, one above the other: `quote` for whoever wants to see its terms, and `total` for whoever
+compares many routes and looks at the sum alone. They agree to the last bit, and a test says so.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pricing.unit_prices import UnitPrices
 from pricing.units import GB, MILLI, MJ_PER_KWH, MTOK, NANO
+
+# What `total` reads of Rates: energy per fresh token, per output token; money per byte; and the three prices of tokens
+# bought, None where none are.
+FlatRates: TypeAlias = tuple[float, float, float, tuple[float, float, float] | None]
 
 
 class Rates(NamedTuple):
@@ -38,6 +45,15 @@ class Rates(NamedTuple):
             per_byte=units.link_nano_per_gb / (GB * NANO),
         )
 
+    def flat(self) -> FlatRates:
+        bought = (self.per_input_token, self.per_cached_token, self.per_output_token)
+        return (
+            self.per_fresh_token_energy,
+            self.per_output_token_energy,
+            self.per_byte,
+            bought if any(bought) else None,
+        )
+
 
 class Quote(NamedTuple):
     """In the gateway's currency. `total` is what routes are compared by."""
@@ -52,7 +68,6 @@ class Quote(NamedTuple):
 
 def quote(
     rates: Rates,
-    *,
     fresh_tokens: float,
     hit_tokens: float,
     output_tokens: float,
@@ -67,13 +82,38 @@ def quote(
 
     Predicted cache writes are priced as input: what a backend will write is known only when it says so.
     """
-    energy = rates.per_fresh_token_energy * fresh_tokens + rates.per_output_token_energy * output_tokens
-    tokens = (
-        rates.per_input_token * fresh_tokens
-        + rates.per_cached_token * hit_tokens
-        + rates.per_output_token * output_tokens
-    )
-    link = rates.per_byte * (bytes_up + bytes_down)
+    per_fresh_energy, per_output_energy, per_input, per_cached, per_output, per_byte = rates
+    energy = per_fresh_energy * fresh_tokens + per_output_energy * output_tokens
+    tokens = per_input * fresh_tokens + per_cached * hit_tokens + per_output * output_tokens
+    link = per_byte * (bytes_up + bytes_down)
     capacity = slot_price_per_s * service_s
     time = value_per_second * delay_s
-    return Quote(energy, tokens, link, capacity, time, energy + tokens + link + capacity + time)
+    # As Quote(...), without the way through the type.
+    return Quote.__new__(Quote, energy, tokens, link, capacity, time, energy + tokens + link + capacity + time)
+
+
+def total(
+    rates: FlatRates,
+    fresh_tokens: float,
+    hit_tokens: float,
+    output_tokens: float,
+    bytes_up: float,
+    bytes_down: float,
+    service_s: float,
+    slot_price_per_s: float,
+    delay_s: float,
+    value_per_second: float,
+) -> float:
+    """The total of a quote of the same arguments, without the quote.
+
+    The terms in the same order; the two that are mostly nothing are left out when they are, which changes no sum.
+    """
+    per_fresh, per_output, per_byte, bought = rates
+    money = per_fresh * fresh_tokens + per_output * output_tokens
+    if bought is not None:
+        per_input, per_cached, per_bought = bought
+        money += per_input * fresh_tokens + per_cached * hit_tokens + per_bought * output_tokens
+    money += per_byte * (bytes_up + bytes_down)
+    if slot_price_per_s:
+        money += slot_price_per_s * service_s
+    return money + value_per_second * delay_s

@@ -146,7 +146,7 @@ def test_a_package_that_gathers_its_modules_is_no_circle():
 def test_a_long_file_and_a_long_function_are_found():
     assert rules.oversized({"gateway/app.py": "x = 1\n" * 421}) == ["gateway/app.py: 421 lines"]
     assert rules.oversized({"gateway/app.py": "x = 1\n" * 420}) == []
-    assert rules.oversized({"gateway/wire/http1.py": "x = 1\n" * 421}) == []
+    assert rules.oversized({"gateway/edge/connection.py": "x = 1\n" * 421}) == []
     long = "def f():\n" + "    x = 1\n" * 65
     assert rules.oversized({"tests/test_app.py": long}) == ["tests/test_app.py:1 f: 66 lines"]
     assert rules.oversized({"tests/test_app.py": long.replace("    x = 1\n", "", 1)}) == []

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Sized
 
 from gateway.commands.output import report_problems, settings_of
 from gateway.config import ConfigError
@@ -14,8 +15,12 @@ def run(arguments: Namespace) -> int:
         return report_problems(error)
     for note in settings.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(
-        f"{arguments.config}: good: {len(settings.backends)} backends in {len(settings.regions)} regions, "
-        f"{len(settings.links)} links, {len(settings.rules)} routes, {len(settings.tenants)} tenants"
-    )
+    backends, regions = _count(settings.backends, "backend"), _count(settings.regions, "region")
+    links, routes = _count(settings.links, "link"), _count(settings.rules, "route")
+    tenants = _count(settings.tenants, "tenant")
+    print(f"{arguments.config}: good: {backends} in {regions}, {links}, {routes}, {tenants}")
     return 0
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}" if len(things) == 1 else f"{len(things)} {name}s"

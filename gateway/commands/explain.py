@@ -18,6 +18,7 @@ from gateway.config import ConfigError, Settings
 from gateway.config.build import read_curves
 from gateway.edge.explaining import ExplainRequest, explanation
 from gateway.edge.live import Live
+from gateway.errors import ApiError
 
 COLUMNS = (
     "backend",
@@ -42,14 +43,11 @@ def run(arguments: Namespace) -> int:
         return report_problems(error)
     except UsageError as error:
         return fail(str(error))
-    request = ExplainRequest(
-        model=arguments.model,
-        tenant=arguments.tenant,
-        destination=arguments.destination.upper(),
-        input_tokens=arguments.input_tokens,
-        max_tokens=arguments.max_tokens,
-        at=at,
-    )
+    demand = {name: getattr(arguments, name) for name in ("model", "tenant", "input_tokens", "max_tokens")}
+    try:
+        request = ExplainRequest.from_json({**demand, "destination": arguments.destination.upper(), "at": at})
+    except ApiError as error:
+        return fail(error.message)
     answer = _ask(settings, request)
     if answer is None:
         answer = _cold(settings, request)

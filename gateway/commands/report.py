@@ -5,18 +5,11 @@ from collections.abc import Sequence
 
 from gateway.commands.output import Row, UsageError, fail, moment, print_rows, report_problems, settings_of, zone
 from gateway.config import ConfigError
+from gateway.ledger.folding import DIMENSIONS, FIGURES
 from gateway.ledger.reading import Reader
 
-DIMENSIONS = (
-    "origin_country",
-    "destination_country",
-    "tenant",
-    "model",
-    "period",
-    "origin_region",
-    "origin_backend",
-    "outcome",
-)
+PERIOD = "period"
+DEFAULT_PERIOD = "day"
 # What a person wants to see first; JSON and CSV carry every sum.
 SHOWN = (
     "requests",
@@ -35,7 +28,7 @@ def run(arguments: Namespace) -> int:
         settings = settings_of(arguments)
         tz = zone(arguments.tz)
         start, end = moment(arguments.start, tz, "--from"), moment(arguments.end, tz, "--to")
-        by = _dimensions(arguments.by)
+        by = _dimensions(arguments.by, arguments.period)
     except ConfigError as error:
         return report_problems(error)
     except UsageError as error:
@@ -44,23 +37,24 @@ def run(arguments: Namespace) -> int:
         if arguments.refusals:
             print_rows(list(reader.refusals(start, end)), REFUSAL_COLUMNS, arguments.format)
             return 0
-        keys = [name for name in by if name != "period"]
-        period = arguments.period if "period" in by else None
+        keys = [name for name in by if name != PERIOD]
+        period = arguments.period or DEFAULT_PERIOD if PERIOD in by else None
         rows = reader.sums(keys, period=period, tz=arguments.tz, start=start, end=end)
     if arguments.format == "table":
         _print_for_people(rows, by, settings.gateway.currency)
     else:
-        columns = list(rows[0]) if rows else [*by, *SHOWN]
+        columns = [*([PERIOD] if period else []), *keys, "currency", *FIGURES]
         print_rows(rows, columns, arguments.format)
     return 0
 
 
-def _dimensions(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+def _dimensions(text: str, period: str | None) -> list[str]:
+    """What to sum by, each once. A period that was asked for is one of them, named in `text` or not."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        if name not in DIMENSIONS:
-            raise UsageError(f"--by {name}: not a dimension; choose from {', '.join(DIMENSIONS)}")
-    return names
+        if name not in (*DIMENSIONS, PERIOD):
+            raise UsageError(f"--by {name}: not a dimension; choose from {', '.join((*DIMENSIONS, PERIOD))}")
+    return [*names, PERIOD] if period and PERIOD not in names else names
 
 
 def _print_for_people(rows: Sequence[Row], by: Sequence[str], currency: str) -> None:

@@ -24,6 +24,8 @@ from routing.link import Link
 from routing.policy import Objective
 from routing.table import RouteTable, RuleSpec
 
+FEED_BYTES_MAX = 16 * 1024 * 1024  # of a price file, or of an answer: a year of five-minute prices is about 5 MB
+
 
 def route_table(settings: Settings) -> RouteTable:
     """Who can answer what, over which road."""

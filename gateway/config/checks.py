@@ -13,9 +13,10 @@ from functools import partial
 import geoip2.database
 import maxminddb
 
-from gateway.config.build import feed_curve, time_of_use, token_price
+from gateway.config.build import FEED_BYTES_MAX, feed_curve, time_of_use, token_price
 from gateway.config.draft import Draft
 from gateway.config.reader import Table
+from gateway.config.sections_routes import ANYWHERE, SPOKEN
 from gateway.config.settings import (
     BackendSettings,
     FeedSettings,
@@ -26,9 +27,6 @@ from gateway.config.settings import (
 )
 from pricing.energy import PriceCurve
 from pricing.transit import LOCAL_LINK
-
-ANYWHERE = "*"
-FEED_BYTES_MAX = 16 * 1024 * 1024  # a year of five-minute prices is about 5 MB
 
 
 def names(draft: Draft) -> None:
@@ -143,7 +141,7 @@ def feeds(draft: Draft) -> dict[str, PriceCurve]:
         except OSError as error:
             draft.problems.add(where, f"{feed.path} cannot be read ({error.strerror}); make it readable")
         except ValueError as error:
-            draft.problems.add(where, f"{feed.path.name}, {error}; mend the file (header utc_start,price_per_mwh)")
+            draft.problems.add(where, f"{feed.path.name}, {error}; mend the file")
     return curves
 
 
@@ -244,6 +242,8 @@ def notes(draft: Draft) -> tuple[str, ...]:
     for table, backend in zip(draft.backends, settings.backends, strict=True):
         if not any(_leads_to(rule, backend) for rule in settings.rules):
             found.append(f"{table.path}: no rule under [[routes]] leads to {backend.name}")
+        if not set(backend.dialects) & set(SPOKEN):
+            found.append(f"{table.path}: nothing is sent to {backend.name}; this gateway speaks {', '.join(SPOKEN)}")
     if settings.gateway.workers != 1 and any(_is_limited(tenant) for tenant in settings.tenants):
         found.append("tenants: limits and budgets count in each worker by itself; with workers = 1 they count once")
     if settings.teams or settings.users:

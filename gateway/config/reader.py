@@ -126,6 +126,10 @@ class Table:
         """Whether a key was given, but not so that it could be read."""
         return self.problems.spoiled(self.where(key))
 
+    def given(self, *keys: str) -> list[str]:
+        """Those of these keys that are there; if none is, those that were meant: misspelt, or not to be read."""
+        return [key for key in keys if self.has(key)] or [key for key in keys if self.spoiled(key)]
+
     def raw(self, key: str, required: str = "") -> object:
         """The value as parsed, None if absent. `required` is an example and makes absence a mistake."""
         self._known[key] = required or self._known.get(key, "")

@@ -30,7 +30,8 @@ from gateway.config.settings import (
 )
 from pricing.units import MILLI, scaled
 
-DIALECTS = ("openai", "anthropic", "responses")
+DIALECTS = ("openai", "anthropic", "responses")  # what a backend may be said to speak
+SPOKEN = ("openai",)  # those of them that clients can speak to this gateway
 AUTHS = ("bearer", "x-api-key", "none")
 USAGES = ("final", "continuous", "none")
 OBJECTIVES = ("cheapest", "balanced", "fastest")
@@ -90,7 +91,7 @@ def backend(table: Table, context: Context) -> BackendSettings:
 
 def _one_price(table: Table) -> None:
     keys = ("joules_per_token", "price_per_mtok")
-    given = [key for key in keys if table.has(key) or table.spoiled(key)]
+    given = table.given(*keys)
     if not given:
         table.complain(
             "joules_per_token",

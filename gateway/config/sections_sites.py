@@ -81,7 +81,7 @@ def _power(parent: Table, context: Context) -> PowerSettings | None:
         adder_per_mwh=_price_per_mwh(table, "adder_per_mwh", money),
     )
     table.close()
-    sources = [key for key in ("tariff", "feed", "price_per_mwh") if table.has(key) or table.spoiled(key)]
+    sources = table.given("tariff", "feed", "price_per_mwh")
     if len(sources) > 1:
         parent.complain("power", f"has {' and '.join(sources)}; keep one of them")
     elif not sources:
@@ -141,7 +141,7 @@ def feed(table: Table, name: str, context: Context) -> FeedSettings:
         fallback=table.text("fallback"),
     )
     table.close()
-    given = [key for key in ("path", "url") if table.has(key) or table.spoiled(key)]
+    given = table.given("path", "url")
     if not given:
         table.complain("path", 'is missing; add path = "prices.csv" or url = "https://..."')
     elif len(given) > 1:

@@ -57,16 +57,16 @@ class Configuration:
         return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-# What sockets, files and health records were made from.
-_FIXED_GATEWAY = ("edge", "data_dir", "listen", "workers", "currency", "admin_listen", "tls")
-_FIXED_LIMITS = (
+# What sockets, files and health records were made from. The runbook and the reference configuration list these keys.
+FIXED_GATEWAY = ("edge", "data_dir", "listen", "workers", "currency", "admin_listen", "tls")
+FIXED_LIMITS = (
     *("connections_max", "commit_rows_max", "commit_ms"),
     *("eject_failures", "eject_share", "eject_s", "eject_s_max", "probe_s", "slow_start_s"),
 )
 
 
 def _fixed(old: Settings, new: Settings) -> tuple[str, ...]:
-    parts = (("gateway", old.gateway, new.gateway, _FIXED_GATEWAY), ("limits", old.limits, new.limits, _FIXED_LIMITS))
+    parts = (("gateway", old.gateway, new.gateway, FIXED_GATEWAY), ("limits", old.limits, new.limits, FIXED_LIMITS))
     return tuple(
         f"{section}.{name}: cannot change while the gateway runs; restart it"
         for section, before, after, names in parts

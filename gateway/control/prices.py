@@ -15,7 +15,7 @@ import httpx
 
 from gateway.clock import wall
 from gateway.config import FeedSettings, Settings
-from gateway.config.build import feed_curve, price_book, price_feed
+from gateway.config.build import FEED_BYTES_MAX, feed_curve, price_book, price_feed
 from gateway.control.processes import StartupError
 from pricing.book import PriceBook
 from pricing.energy import PriceCurve
@@ -23,8 +23,6 @@ from pricing.energy import PriceCurve
 logger = logging.getLogger("tokenport.prices")
 
 FETCH_TIMEOUT_S = 30.0
-# A feed's answer: a year of five-minute prices is about 5 MB.
-FETCH_BYTES_MAX = 16 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -111,8 +109,8 @@ async def _fetch(feed: FeedSettings) -> bytes:
         body = bytearray()
         async for piece in response.aiter_bytes():
             body += piece
-            if len(body) > FETCH_BYTES_MAX:
-                raise ValueError(f"answer larger than {FETCH_BYTES_MAX} bytes")
+            if len(body) > FEED_BYTES_MAX:
+                raise ValueError(f"answer larger than {FEED_BYTES_MAX} bytes")
         return bytes(body)
 
 

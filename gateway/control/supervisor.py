@@ -82,7 +82,8 @@ class Supervisor:
             await admin.start(await bind(gateway.admin_listen, "gateway.admin_listen"))
             self._handle_signals()
             await self._start_workers(listener)
-            announce(f"tokenport is ready on http://{_shown(listener)} (page: http://{admin.address})")
+            scheme = "http" if gateway.tls is None else "https"
+            announce(f"tokenport is ready on {scheme}://{_shown(listener)} (page: http://{admin.address})")
             await self._work(listener, announce)
             await admin.stop()
             await self.prices.stop()

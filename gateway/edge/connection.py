@@ -48,6 +48,10 @@ Field = tuple[str, str]
 OnBody = Callable[[bytes], None]
 
 
+def _nowhere(data: bytes) -> None:
+    """Before there is a transport nothing can be sent."""
+
+
 class State(enum.IntEnum):
     """Where a connection is in the life of a request."""
 
@@ -83,7 +87,9 @@ class ClientConnection(asyncio.Protocol):
         self._body_since = 0.0
         self._chunks: ChunkedDecoder | None = None
         self._keep_alive = False
-        self._framed = True
+        self.framed = True  # whether the answer under way is chunked
+        self.closed = False  # whether nothing more can be written
+        self.send: Callable[[bytes], None] = _nowhere  # to the transport as it is, for who frames by itself
         self._committed = False
         self._reading = True
         self._lingered_bytes = 0
@@ -99,19 +105,9 @@ class ClientConnection(asyncio.Protocol):
     # ---- what handlers use
 
     @property
-    def closed(self) -> bool:
-        """Whether nothing more can be written to this client."""
-        return self._state >= State.LINGER
-
-    @property
     def committed(self) -> bool:
         """Whether a response head has left."""
         return self._committed
-
-    @property
-    def framed(self) -> bool:
-        """Whether the answer under way is chunked."""
-        return self._framed
 
     @property
     def unsent_bytes(self) -> int:
@@ -139,11 +135,11 @@ class ClientConnection(asyncio.Protocol):
         assert self._transport is not None
         assert self._head is not None
         self._committed = True
-        self._framed = self._head.version == "1.1"
-        if not self._framed:
+        self.framed = self._head.version == "1.1"
+        if not self.framed:
             # An HTTP/1.0 client knows no chunks: the close ends the body.
             self._keep_alive = False
-        head = encode_response_head(status, fields, chunked=self._framed, close=self._closes())
+        head = encode_response_head(status, fields, chunked=self.framed, close=self._closes())
         self._transport.write(head)
         return len(head)
 
@@ -152,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
         if self.closed:
             return 0
         assert self._transport is not None
-        if self._framed:
+        if self.framed:
             data = chunk(data)
         self._transport.write(data)
         return len(data)
@@ -162,13 +158,14 @@ class ClientConnection(asyncio.Protocol):
         if self.closed:
             return
         assert self._transport is not None
-        if self._framed:
+        if self.framed:
             self._transport.write(LAST_CHUNK)
         self._done()
 
     def abort(self) -> None:
         """Close at once, without ending the response: what was sent must not look whole."""
         self._state = State.CLOSED
+        self.closed = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -181,6 +178,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.send = self._transport.write
         self._transport.set_write_buffer_limits(high=self._limits.buffer_bytes_high)
         peer = transport.get_extra_info("peername")
         # On a socket for both families an IPv4 client comes as ::ffff:a.b.c.d.
@@ -219,6 +217,7 @@ class ClientConnection(asyncio.Protocol):
         self._port.leave(self)
         self._gone()
         self._state = State.CLOSED
+        self.closed = True
         self._release_body()
 
     def pause_writing(self) -> None:
@@ -387,6 +386,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._state = State.LINGER
+        self.closed = True
         self._pending = b""
         self._unsent_bytes = self.unsent_bytes
         self.deadline = self._port.now() + (self._limits.write_stall_s if self._unsent_bytes else LINGER_S)

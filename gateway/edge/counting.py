@@ -12,21 +12,19 @@ Delivered never exceeds generated; billed equals delivered on every outcome.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pricing.export import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """A point in a stream: content events up to it, and the running usage there if the backend reports one."""
 
     events: int = 0
     tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EventRatio:
+class EventRatio(NamedTuple):
     """Tokens per content event at a backend: what was learned and the most that is possible."""
 
     learned: float
@@ -41,8 +39,7 @@ class EventRatio:
         return min(max(events, round(events * self.learned)), events * self.most)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """What goes into the row. `usage.output_tokens` is generated."""
 
     usage: Usage
@@ -55,8 +52,7 @@ class Counts:
 NOTHING = Counts(Usage(0), 0, 0, "counted", ())
 
 
-@dataclass(frozen=True, slots=True)
-class InputClaim:
+class InputClaim(NamedTuple):
     """Input as the backend told it; None where it did not."""
 
     tokens: int | None = None

@@ -51,7 +51,7 @@ class Course:
         self._attempt_at = self._started_at
         self._tried: list[str] = []
         self._ticket = 0
-        self.failed: list[ledger.Attempt] = []
+        self.failed: list[ledger.FailedAttempt] = []
 
     @property
     def export_id(self) -> str:
@@ -127,7 +127,7 @@ class Course:
         self.lease.release()
         opening = self.opening
         self.failed.append(
-            ledger.Attempt(
+            ledger.FailedAttempt(
                 backend=opening.origin_backend,
                 region=opening.origin_region,
                 cause=error.cause,
@@ -210,30 +210,16 @@ class Course:
 
     def _remember(self, decision: Decision) -> None:
         """For the page: the last decisions. For the log: the sampled ones, whole."""
-        best, second = decision.best, decision.runner_up
-        assert best is not None
-        quote = best.quote
-        entry = {
-            "at": self._template.opened_at_us / 1e6,
-            "tenant": self._tenant.name,
-            "model": self._demand.model,
-            "destination": self._demand.destination,
-            "backend": best.route.backend.name,
-            "link": best.route.link.name,
-            "region": best.route.backend.region,
-            "total": quote.total,
-            "energy": quote.energy,
-            "tokens": quote.tokens,
-            "link_cost": quote.link,
-            "capacity": quote.capacity,
-            "time": quote.time,
-            "second": second.route.backend.name if second is not None else "",
-            "second_total": second.quote.total if second is not None else None,
-        }
-        self._live.decisions.appendleft(entry)
-        if decision.candidates:
-            fields = {name: entry[name] for name in ("tenant", "model", "destination")}
+        self._live.decisions.appendleft((self._template.opened_at_us / 1e6, self._demand, decision))
+        best = decision.best
+        if decision.candidates and best is not None:
+            demand = self._demand
             candidates = [candidate_facts(candidate, decision) for candidate in decision.candidates]
+            fields: dict[str, object] = {
+                "tenant": demand.tenant,
+                "model": demand.model,
+                "destination": demand.destination,
+            }
             fields |= {"export_id": self.export_id, "route": best.name, "candidates": candidates}
             logger.info(DECIDED, extra=fields)
 

@@ -57,20 +57,33 @@ class Delivery:
         self._written += self._client.write(KEEP_ALIVE_COMMENT)
 
     def events(self, passed: list[Passed]) -> None:
-        """Hand over whole events in one write."""
-        if self._client.closed:
+        """Hand over whole events in one write. The hot path of a stream: one frame, no call that can be spared."""
+        client = self._client
+        if client.closed:
             return
-        data = passed[0][0] if len(passed) == 1 else b"".join([each[0] for each in passed])
+        if len(passed) == 1:
+            [(data, events, tokens, sizes)] = passed
+        else:
+            data = b"".join([each[0] for each in passed])
+            _, events, tokens, sizes = passed[-1]
         size = len(data)
-        # The chunk's size line comes first.
-        end = self._written + (len(f"{size:x}") + 2 if self._client.framed else 0)
-        for piece, events, tokens, sizes in passed:
-            end += len(piece)
-            self._ends.append((end, events, tokens, sizes))
+        if client.framed:
+            framed = b"%x\r\n%b\r\n" % (size, data)
+            end = self._written + len(framed) - 2
+        else:
+            framed = data
+            end = self._written + size
+        self._written += len(framed)
+        if len(passed) > 1:
+            at = end - size
+            for piece, count, running, each in passed[:-1]:
+                at += len(piece)
+                self._ends.append((at, count, running, each))
+        self._ends.append((end, events, tokens, sizes))
         self._events, self._tokens = events, tokens
         self.payload_bytes += size
         self._slot.count(events, 0 if tokens is None else tokens + 1, self.payload_bytes)
-        self._written += self._client.write(data)
+        client.send(framed)
         if len(self._ends) > REMEMBERED_ENDS:
             self._forget_sent()
 
@@ -123,7 +136,9 @@ class Delivery:
         """Drop the ends that have left; how many bytes have."""
         left = self._written - self._client.unsent_bytes
         ends = self._ends
+        last: End | None = None
         while ends and ends[0][0] <= left:
-            _, events, tokens, _ = ends.popleft()
-            self._sent = Progress(events, tokens)
+            last = ends.popleft()
+        if last is not None:
+            self._sent = Progress(last[1], last[2])
         return left

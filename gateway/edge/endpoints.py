@@ -1,7 +1,7 @@
 """What the public port answers: URL -> handler.
 
-Every endpoint is authenticated before its body is read, except those named in `PUBLIC`. To add an API dialect, add its
-endpoints to `API` and its codec under `gateway/wire`.
+Every endpoint is authenticated before its body is read, except those named in `PUBLIC`. gateway/README.md lists what an
+API dialect needs besides its endpoints in `API`.
 """
 
 from collections.abc import Callable

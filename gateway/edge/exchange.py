@@ -54,6 +54,8 @@ COMMIT_AFTER_S = 10.0
 HEARTBEAT_EVERY_S = 15.0
 # How long the body of an error status may be silent before its status alone is taken.
 ERROR_TEXT_S = 2.0
+# Before any content a head changes what is waited for, and an attempt tells nobody of it: how often to look.
+LOOK_EVERY_S = 1.0
 DEFAULTS = Limits()
 # Where an endpoint is, below a backend's base path.
 PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "completions": "/completions"}
@@ -178,6 +180,7 @@ class Exchange(Case):
                 choices=facts.choices,
                 show=shown_usage(facts, self.course.upstream.usage),
                 event_bytes_max=desk.limits.event_bytes_max,
+                bad_events_max=desk.limits.bad_events_max,
             )
             attempt = StreamAttempt(connection, slot, desk.now, tap, self.delivery, desk.limits.bad_events_max)
         else:
@@ -322,7 +325,8 @@ class Exchange(Case):
                 attempt.give_up(FirstContentTimeout())
             elif attempt.ready.done() and now >= attempt.touched_at + self._limit("gap_s"):
                 attempt.give_up(UpstreamStall())
-        if now >= self._heartbeat_due():
+        if now >= self._heartbeat_due() and not (attempt is not None and attempt.ended.done()):
+            # Of what has just ended the task tells, and perhaps with another status.
             self._heartbeat(now)
         self.deadline = max(self._next_deadline(), now + 0.001)
 
@@ -360,7 +364,7 @@ class Exchange(Case):
         if attempt is None or attempt.ended.done():
             return due
         if not attempt.ready.done():
-            return min(due, self._first_due(attempt))
+            return min(due, self._first_due(attempt), self.desk.now() + LOOK_EVERY_S)
         return min(due, attempt.touched_at + self._limit("gap_s"))
 
     def _first_due(self, attempt: Attempt) -> float:

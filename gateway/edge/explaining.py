@@ -14,8 +14,9 @@ from routing.demand import Demand
 
 # What a request weighs besides its prompt: head and JSON around it.
 REQUEST_OVERHEAD_BYTES = 800
-# Epoch seconds of the year 10000, where dates end; and more tokens than any context holds.
-TIME_MAX_S = 253_402_300_800
+# Epoch seconds of the year 9990: dates end with 9999, and tariffs look some years ahead. And more tokens than any
+# context holds.
+TIME_MAX_S = 253_086_768_000
 TOKENS_MAX = 1_000_000_000
 # Bytes of JSON per input token before any was measured.
 BYTES_PER_INPUT_TOKEN = 4.0
@@ -129,3 +130,27 @@ def _summary(live: Live, request: ExplainRequest, destination: str, decision: De
     else:
         lines.append(f"route: {decision.best.name}" + (f" ({decision.special})" if decision.special else ""))
     return lines
+
+
+def decision_facts(at: float, demand: Demand, decision: Decision) -> dict[str, Any]:
+    """One decision of the past, as the page shows it. `at` is wall time in epoch seconds."""
+    best, second = decision.best, decision.runner_up
+    assert best is not None
+    route, quote = best.route, best.quote
+    return {
+        "at": at,
+        "tenant": demand.tenant,
+        "model": demand.model,
+        "destination": demand.destination,
+        "backend": route.backend.name,
+        "link": route.link.name,
+        "region": route.backend.region,
+        "total": quote.total,
+        "energy": quote.energy,
+        "tokens": quote.tokens,
+        "link_cost": quote.link,
+        "capacity": quote.capacity,
+        "time": quote.time,
+        "second": second.route.backend.name if second is not None else "",
+        "second_total": second.quote.total if second is not None else None,
+    }

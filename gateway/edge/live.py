@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gateway.clock import PriceTime, wall
 from gateway.config import Settings
@@ -47,7 +47,7 @@ class Live:
         self.lengths = LengthEstimate()
         self.input_bytes = BytesPerToken()
         self.answer_bytes = BytesPerToken()
-        self.decisions: deque[dict[str, Any]] = deque(maxlen=DECISIONS_KEPT)
+        self.decisions: deque[tuple[float, Demand, Decision]] = deque(maxlen=DECISIONS_KEPT)
         self.decided = 0
         self.retry_limits = _retry_limits(settings)
         self.retries = RetryBudget(self.retry_limits)

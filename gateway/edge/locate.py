@@ -41,6 +41,7 @@ class Locator:
         self._trusted: tuple[Network, ...] = tuple(trusted_proxies)
         self._header = destination_header.lower().encode()
         self._remembered: OrderedDict[str, str] = OrderedDict()
+        self._trusts: OrderedDict[str, bool] = OrderedDict()
 
     def locate(self, peer: str, head: RequestHead, declared: str) -> Destination:
         """The destination of a request from `peer` (an address, "" if none)."""
@@ -51,8 +52,7 @@ class Locator:
             told = (head.get(self._header) or b"").decode("latin-1").strip().upper()
             if len(told) == 2 and told.isalpha() and told.isascii():
                 return Destination(told, "header")
-        address = self._client(peer, head) if trusted else peer
-        country = self._country(address)
+        country = self._country(self._client(peer, head) if trusted else peer)
         return Destination(country, "address") if country else UNKNOWN
 
     def close(self) -> None:
@@ -60,6 +60,8 @@ class Locator:
 
     def _client(self, peer: str, head: RequestHead) -> str:
         fields = [value for name, value in head.headers if name == b"x-forwarded-for"]
+        if not fields:
+            return peer
         told = b",".join(fields).decode("latin-1").split(",")
         hops = [hop.strip().removeprefix("::ffff:") for hop in told if hop.strip()]
         for hop in reversed(hops):
@@ -68,6 +70,14 @@ class Locator:
         return hops[0] if hops else peer
 
     def _is_trusted(self, address: str) -> bool:
+        known = self._trusts.get(address)
+        if known is None:
+            known = self._trusts[address] = self._belongs(address)
+            if len(self._trusts) > REMEMBERED_MAX:
+                self._trusts.popitem(last=False)
+        return known
+
+    def _belongs(self, address: str) -> bool:
         try:
             parsed = ip_address(address)
         except ValueError:

@@ -30,8 +30,6 @@ class Connection(Expiring, Protocol):
 
     def close_idle(self) -> None: ...
 
-    def abort(self) -> None: ...
-
 
 # Called with a connection and its request head, before the body is read: says who takes the body, or raises ApiError.
 Opener = Callable[[Any, RequestHead], Callable[[bytes], None]]
@@ -112,10 +110,6 @@ class Port:
         while self.now() < until and any(each.unsent_bytes for each in self._connections):  # noqa: ASYNC110
             # Polled: a transport says when it is below a mark, not when it is empty, and this is the end of a process.
             await asyncio.sleep(0.05)
-
-    def abort_all(self) -> None:
-        for connection in list(self._connections):
-            connection.abort()
 
     def _sweep(self, every_s: float) -> None:
         now = self.now()

@@ -59,16 +59,17 @@ class Proxy:
 
     def check_accepting(self, client: Client) -> None:
         """Refuse before a body is read what could not be served: 503 with the reason."""
-        log, retry_after_s = self._desk.log, self._desk.live.rng.randint(1, 5)
-        refused: Refused | None = None
+        reason = self._desk.log.reason
+        if self.accepting and not reason:
+            return
+        retry_after_s = self._desk.live.rng.randint(1, 5)
         if not self.accepting:
             refused = Refused(503, "draining", "The gateway is shutting down.", retry_after_s=retry_after_s)
-        elif not log.writable:
-            message = f"The export ledger cannot write: {log.reason}."
+        else:
+            message = f"The export ledger cannot write: {reason}."
             refused = Refused(503, "ledger", message, retry_after_s=retry_after_s)
-        if refused is not None:
-            self._count(refused, client)
-            raise refused
+        self._count(refused, client)
+        raise refused
 
     def models(self, client: Client) -> Iterable[str]:
         """Public names of the models this gateway routes."""

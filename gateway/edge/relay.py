@@ -179,6 +179,15 @@ class StreamAttempt(Attempt):
     def _is_expected(self, head: ResponseHead) -> bool:
         return (head.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
 
+    def on_body(self, data: bytes) -> None:
+        # As in the base class, without its detour: this runs once per token.
+        if self._error_body is not None:
+            super().on_body(data)
+            return
+        self.touched_at = self.now()
+        self.bytes_received = self.connection.bytes_received
+        self._content(data)
+
     def _content(self, data: bytes) -> None:
         try:
             passed = self.tap.feed(data)
@@ -191,15 +200,15 @@ class StreamAttempt(Attempt):
         tap = self.tap
         tokens = tap.running_tokens
         self.slot.generated(tap.content_events, 0 if tokens is None else tokens + 1, self.bytes_received)
-        if tap.usage is not None and not self._input_told:
-            self._tell_input(tap.usage)
         if passed:
             if self.released:
                 self.last_at = self.touched_at
                 self._delivery.events(passed)
             else:
                 self._hold(passed)
-        if tap.done or tap.error is not None or tap.bad_events > self._bad_events_max:
+        if tap.usage is not None and not self._input_told:
+            self._tell_input(tap.usage)
+        if tap.ended or tap.bad_events > self._bad_events_max:
             self._conclude()
 
     def _tell_input(self, usage: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from gateway.edge.desk import Desk
+from gateway.edge.explaining import decision_facts
 from gateway.edge.metering import Meter
 from gateway.edge.proxy import Proxy
 from routing.backend import BackendState
@@ -24,7 +25,7 @@ def worker_status(desk: Desk, proxy: Proxy, now: float) -> dict[str, Any]:
         "price_version": live.book.version,
         "backends": [_backend(live.table, live.states[name], now) for name in live.table.backends],
         "tenants": [_tenant(name, meter) for name, meter in desk.admission.usage().items()],
-        "decisions": list(live.decisions),
+        "decisions": [decision_facts(*each) for each in live.decisions],
         **desk.counters.snapshot(),
     }
 

@@ -5,7 +5,6 @@ so ids of one worker never repeat and never run backwards, even when the wall cl
 and machines apart.
 """
 
-import uuid
 from collections.abc import Callable
 
 
@@ -30,4 +29,6 @@ class ExportIds:
         number = (
             (self._last_ms & 0xFFFFFFFFFFFF) << 80 | 0x7 << 76 | self._count << 64 | 0b10 << 62 | self._randbits(62)
         )
-        return number.to_bytes(16, "big"), str(uuid.UUID(int=number))
+        digits = f"{number:032x}"
+        text = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        return number.to_bytes(16, "big"), text

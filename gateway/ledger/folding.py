@@ -26,7 +26,7 @@ from gateway.ledger.segment import (
     segment_numbers,
     segment_path,
 )
-from pricing.export import COLUMNS, Column
+from pricing.export import COLUMNS, FIRST_COLUMNS, NAMES, Column
 
 DIMENSIONS = (
     "origin_country",
@@ -46,8 +46,8 @@ SUMS = (
 )
 FIGURES = ("requests", "exported_tokens", *SUMS)  # what a sum holds
 
-NAMES = tuple(column.name for column in COLUMNS)
-_in_order = itemgetter(*NAMES)
+_first_values = itemgetter(*NAMES[:FIRST_COLUMNS])
+_LATER_NAMES = NAMES[FIRST_COLUMNS:]
 # Amounts of two currencies have no sum, so a rollup has one currency.
 ROLLUP_KEY = (*DIMENSIONS, "currency")
 
@@ -230,6 +230,11 @@ def row_values(record: Record) -> tuple[object, ...]:
     """A terminal record as a row of `exports`."""
     ended_us = parse_us(record["ended_at"])
     return (*_in_order(record), ended_us, ended_us // QUARTER_US)
+
+
+def _in_order(record: Record) -> tuple[object, ...]:
+    """The values of the columns. Rows of an older version have none in later columns: NULL, which sums count as 0."""
+    return (*_first_values(record), *map(record.get, _LATER_NAMES))
 
 
 def row_of(values: Iterable[object]) -> Record:

@@ -12,9 +12,7 @@ from typing import TextIO
 
 import orjson
 
-from pricing.export import COLUMNS
-
-HEADER: tuple[str, ...] = tuple(column.name for column in COLUMNS)
+from pricing.export import NAMES
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
@@ -22,7 +20,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
 Rows = Iterable[Mapping[str, object]]
 
 
-def write_jsonl(rows: Rows, out: TextIO, names: Sequence[str] = HEADER) -> int:
+def write_jsonl(rows: Rows, out: TextIO, names: Sequence[str] = NAMES) -> int:
     """One JSON object a line; null is unknown. Returns the number of rows."""
     written = 0
     for row in rows:
@@ -31,7 +29,7 @@ def write_jsonl(rows: Rows, out: TextIO, names: Sequence[str] = HEADER) -> int:
     return written
 
 
-def write_csv(rows: Rows, out: TextIO, names: Sequence[str] = HEADER) -> int:
+def write_csv(rows: Rows, out: TextIO, names: Sequence[str] = NAMES) -> int:
     """`out` must not translate line ends (open it with newline=""). Returns the number of rows."""
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(names)

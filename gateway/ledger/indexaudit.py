@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.ledger.folding import NAMES, ROLLUPS_OF_ROWS, SCHEMA_VERSION, Position, fold_record, row_values
+from gateway.ledger.folding import ROLLUPS_OF_ROWS, SCHEMA_VERSION, Position, fold_record, row_values
 from gateway.ledger.segment import Line
+from pricing.export import NAMES
 
 _DELETE_IT = "delete it, and it is rebuilt"
 

@@ -28,6 +28,7 @@ from gateway.ledger.storage import SegmentIO
 from gateway.ledger.tail import MIB, Entry, LogLimits, Tail
 
 DURABLE = 0  # the ticket of what needs no commit
+_NUDGE: list[Entry] = []  # wakes the thread and brings nothing
 _CLOSE_S_MAX = 10.0  # a sync may hang for ever
 
 
@@ -89,7 +90,8 @@ class LogWriter:
         self._busy_since: float | None = None
         self._flushed: tuple[int, threading.Event] | None = None
         # Between the two.
-        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
+        self._outbox: list[Entry] = []  # of this turn of the loop
+        self._queue: SimpleQueue[list[Entry]] = SimpleQueue()
         self._news: deque[_News] = deque()
         self._check_disk()
         self._thread = threading.Thread(target=self._run, name=f"ledger-{log}", daemon=True)
@@ -170,8 +172,20 @@ class LogWriter:
 
     def _put(self, entry: Entry) -> int:
         self._ticket += 1
-        self._queue.put(entry)
+        self._outbox.append(entry)
+        if self._loop is None:
+            self._hand_over()
+        elif len(self._outbox) == 1:
+            # Once per turn of the loop: waking the thread for every record makes it fight the loop for the
+            # interpreter, and before the turn ends it could not run anyway.
+            self._loop.call_soon(self._hand_over)
         return self._ticket
+
+    def _hand_over(self) -> None:
+        """Give the thread what gathered."""
+        if self._outbox:
+            entries, self._outbox = self._outbox, []
+            self._queue.put(entries)
 
     # ---- waiting
 
@@ -196,7 +210,8 @@ class LogWriter:
         """
         event = threading.Event()
         self._flushed = (self._ticket, event)
-        self._queue.put(None)
+        self._hand_over()
+        self._queue.put(_NUDGE)
         event.wait(timeout_s)
         self._wake()
         if self._committed < self._ticket:
@@ -207,8 +222,9 @@ class LogWriter:
         still cannot be written is found open, and on the board, at the next start."""
         if self._closing:
             return
+        self._hand_over()
         self._closing = True
-        self._queue.put(None)
+        self._queue.put(_NUDGE)
         self._thread.join(_CLOSE_S_MAX)
         self._wake()
         self._fail_waiters(self._failure or "the ledger is closed")
@@ -268,21 +284,17 @@ class LogWriter:
         if self._failure or not pending:
             wait_s = self._limits.retry_s if self._failure else self._limits.disk_check_s
             try:
-                entry = self._queue.get(timeout=wait_s)
+                pending.extend(self._queue.get(timeout=wait_s))
             except Empty:
                 return
-            if entry is not None:
-                pending.append(entry)
         if not self._failure:
             self._busy_since = self._clock()
         until = self._clock() + self._limits.commit_ms / 1000
         while len(pending) < self._limits.commit_rows_max and self._clock() < until:
             try:
-                entry = self._queue.get_nowait()
+                pending.extend(self._queue.get_nowait())
             except Empty:
                 return
-            if entry is not None:
-                pending.append(entry)
 
     def _attempt(self, pending: deque[Entry]) -> None:
         """One commit; after a failure, the way back first."""

@@ -6,7 +6,9 @@ part of it, so their costs outlive a crash too.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import orjson
 
@@ -16,25 +18,13 @@ from pricing.export import Usage
 from pricing.tariff import Tariff
 from pricing.unit_prices import UnitPrices
 
-_FORM = 1  # of the array on the board; another version's board cannot be read
-
-_UNITS = (
-    "energy_nano_per_kwh",
-    "pue_milli",
-    "carbon_g_per_kwh",
-    "prefill_mj_per_token",
-    "decode_mj_per_token",
-    "link_nano_per_gb",
-    "input_nano_per_mtok",
-    "cached_nano_per_mtok",
-    "cache_write_nano_per_mtok",
-    "output_nano_per_mtok",
-)
-_USAGE = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
-_TARIFF = ("input_nano_per_mtok", "cached_input_nano_per_mtok", "output_nano_per_mtok")
+# Numbers are packed in the order of these, so a new field is on the board by itself.
+_UNITS = tuple(field.name for field in fields(UnitPrices) if field.name != "zone")
+_USAGE = tuple(field.name for field in fields(Usage))
+_TARIFF = tuple(field.name for field in fields(Tariff) if field.name != "valid_from")
 
 
-class Attempt(NamedTuple):
+class FailedAttempt(NamedTuple):
     """One try at one backend that did not serve: it failed, or lost against another."""
 
     backend: str
@@ -75,7 +65,7 @@ class Opening(NamedTuple):
     edge: str = ""
     units: UnitPrices = UnitPrices()
     tariff: Tariff = Tariff()
-    failed: tuple[Attempt, ...] = ()  # before this one
+    failed: tuple[FailedAttempt, ...] = ()  # before this one; units, tariff and failed stay the last three
 
     @property
     def attempt(self) -> int:
@@ -86,22 +76,22 @@ class Opening(NamedTuple):
 
     def record(self) -> dict[str, object]:
         """As `open` record, or as `attempt` record from the second attempt on."""
-        fields = self._asdict()
-        opened_at_us = fields.pop("opened_at_us")
-        fields |= {"units": self.units, "tariff": _named(self.tariff, _TARIFF)}
-        fields["failed"] = [attempt._asdict() for attempt in self.failed]
+        members = self._asdict()
+        opened_at_us = members.pop("opened_at_us")
+        members |= {"units": self.units, "tariff": _named(self.tariff, _TARIFF)}
+        members["failed"] = [attempt._asdict() for attempt in self.failed]
         kind = "attempt" if self.failed else "open"
-        return {"record": kind, "opened_at": rfc3339(opened_at_us), "attempt": self.attempt, **fields}
+        return {"record": kind, "opened_at": rfc3339(opened_at_us), "attempt": self.attempt, **members}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Opening":
-        """ValueError if the record does not hold an opening."""
+        """What an older version did not write has its default. ValueError if the record does not hold an opening."""
         try:
-            fields = {name: record[name] for name in cls._fields if name != "opened_at_us"}
-            fields["units"] = UnitPrices(**record["units"])
-            fields["tariff"] = Tariff(**record["tariff"])
-            fields["failed"] = tuple(_attempt_from_record(attempt) for attempt in record["failed"])
-            return cls(opened_at_us=parse_us(record["opened_at"]), **fields)
+            members = {name: record[name] for name in cls._fields if name in record}
+            members["units"] = UnitPrices(**record["units"])
+            members["tariff"] = Tariff(**record["tariff"])
+            members["failed"] = tuple(_attempt_from_record(attempt) for attempt in record["failed"])
+            return cls(opened_at_us=parse_us(record["opened_at"]), **members)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not an opening: {error}") from error
 
@@ -134,6 +124,10 @@ class Opening(NamedTuple):
             raise ValueError(f"not an opening: {error}") from error
 
 
+# Of the array on the board: another version's board cannot be read.
+_FORM = crc32(" ".join((*Opening._fields, *FailedAttempt._fields, *_UNITS, *_USAGE, *_TARIFF)).encode())
+
+
 def _named(source: object, names: tuple[str, ...]) -> dict[str, int]:
     return {name: getattr(source, name) for name in names}
 
@@ -142,19 +136,19 @@ def _values(source: object, names: tuple[str, ...]) -> list[int]:
     return [getattr(source, name) for name in names]
 
 
-def _attempt_from_record(record: Mapping[str, Any]) -> Attempt:
-    return Attempt(**{**record, "usage": Usage(**record["usage"]), "units": UnitPrices(**record["units"])})
+def _attempt_from_record(record: Mapping[str, Any]) -> FailedAttempt:
+    return FailedAttempt(**{**record, "usage": Usage(**record["usage"]), "units": UnitPrices(**record["units"])})
 
 
-def _pack(attempt: Attempt, *, named: bool) -> list[object]:
+def _pack(attempt: FailedAttempt, *, named: bool) -> list[object]:
     names = [attempt.backend, attempt.region] if named else ["", ""]
     times = [attempt.cause, attempt.ttft_ms, attempt.duration_ms]
     sizes = [attempt.bytes_to_backend, attempt.bytes_from_backend]
     return [*names, *times, *sizes, *_values(attempt.usage, _USAGE), *_values(attempt.units, _UNITS)]
 
 
-def _unpack(packed: list[Any]) -> Attempt:
+def _unpack(packed: list[Any]) -> FailedAttempt:
     backend, region, cause, ttft_ms, duration_ms, to_backend, from_backend = packed[:7]
     usage = Usage(*packed[7 : 7 + len(_USAGE)])
     units = UnitPrices("", *packed[7 + len(_USAGE) :])
-    return Attempt(backend, region, cause, ttft_ms, duration_ms, usage, to_backend, from_backend, units)
+    return FailedAttempt(backend, region, cause, ttft_ms, duration_ms, usage, to_backend, from_backend, units)

@@ -21,7 +21,6 @@ from gateway.ledger.folding import (
     DIMENSIONS,
     FIGURES,
     FIGURES_OF_ROW,
-    NAMES,
     SCHEMA_VERSION,
     LogsDiffer,
     create_batch,
@@ -32,7 +31,7 @@ from gateway.ledger.folding import (
 from gateway.ledger.index import INDEX_NAME, is_damage
 from gateway.ledger.instants import QUARTER_US, micros, rfc3339
 from gateway.ledger.segment import Record, logs
-from pricing.export import COLUMNS
+from pricing.export import COLUMNS, NAMES
 
 PERIODS = ("hour", "day", "month", "year")
 LEDGER_NAME = "ledger"

@@ -26,7 +26,9 @@ import orjson
 
 from gateway.ledger.instants import parse_us
 
-RECORD_VERSION = 1  # older versions are read for ever; a newer one is refused
+# Older versions are read for ever; a newer one is refused, and one that gets new members or columns is newer. A segment
+# holds one version: a log that an older one wrote goes on in a new segment.
+RECORD_VERSION = 1
 NO_HASH = "0" * 64
 TERMINAL = frozenset(("settled", "void", "recovered"))
 OPENING = frozenset(("open", "attempt"))
@@ -62,7 +64,7 @@ class Line(NamedTuple):
         return self.offset + len(self.data) + self.whole
 
 
-class Link(NamedTuple):
+class ChainLink(NamedTuple):
     """A line as the chain sees it. `record` is None if it cannot be read as one."""
 
     line: Line
@@ -184,14 +186,14 @@ def _is_carried(item: Record) -> bool:
 # ---- the chain
 
 
-def read_chain(path: Path, segment: int, prev: str | None) -> Iterator[Link]:
+def read_chain(path: Path, segment: int, prev: str | None) -> Iterator[ChainLink]:
     """Every line of a segment with what is wrong with it, each checked against the bytes before it.
     `prev`: what the first line must follow; None: not known."""
     for line in read_lines(path, segment):
         record, problem = parse(line.data)
         if record is not None:
             problem = _misplaced(line, record, prev)
-        yield Link(line, record, problem)
+        yield ChainLink(line, record, problem)
         prev = hash_of(line.data)
 
 

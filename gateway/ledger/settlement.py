@@ -9,11 +9,14 @@ from typing import NamedTuple
 import orjson
 
 from gateway.ledger.instants import rfc3339
-from gateway.ledger.opening import Attempt, Opening
-from pricing.export import ATTEMPT_COSTS, Costs, Usage, cost_waste_nano, revenue_nano, settle
+from gateway.ledger.opening import FailedAttempt, Opening
+from pricing.export import ATTEMPT_COSTS, NAMES, Costs, Usage, cost_waste_nano, revenue_nano, settle
 from pricing.unit_prices import UnitPrices
 
 Row = dict[str, object]
+
+# Every column in its order, without a value yet: a row begins with it, and one that is forgotten cannot become JSON.
+_COLUMNS: Row = dict.fromkeys(NAMES, ...)
 
 
 class Ending(NamedTuple):
@@ -33,7 +36,7 @@ class Ending(NamedTuple):
     bytes_from_backend: int = 0
     ttft_ms: int | None = None  # None: no content event
     duration_ms: int | None = None
-    failed: tuple[Attempt, ...] = ()  # all of them, in order; the opening's are not looked at
+    failed: tuple[FailedAttempt, ...] = ()  # all of them, in order; the opening's are not looked at
     serving: bool = True  # False: every attempt is among the failed
     cause: str = ""  # what ended the serving attempt, if not the end of the answer
     attempt_ttft_ms: int | None = None  # the serving attempt's own times
@@ -42,7 +45,7 @@ class Ending(NamedTuple):
 
 
 def settle_row(opening: Opening, ending: Ending) -> Row:
-    """The terminal record, all columns in their order; `seq` and `log` are the log's to set."""
+    """The terminal record, its columns in the order of the contract; `seq` and `log` are the log's to set."""
     units = opening.units if ending.serving else UnitPrices()
     usage = ending.usage if ending.serving else Usage()
     to_backend = ending.bytes_to_backend if ending.serving else 0
@@ -58,6 +61,7 @@ def settle_row(opening: Opening, ending: Ending) -> Row:
         attempts.append({**served, **times, **tokens, **sizes, **prices, **_attempt_costs(costs)})
     revenue = revenue_nano(opening.tariff, usage, ending.billed_output_tokens, ending.ttft_ms is not None)
     return {
+        **_COLUMNS,
         **_identity(opening, ending),
         **_place(opening, units, serving=ending.serving),
         **tokens,
@@ -139,7 +143,7 @@ def _unit_columns(units: UnitPrices) -> Row:
     return columns
 
 
-def _failed(attempt: Attempt) -> Row:
+def _failed(attempt: FailedAttempt) -> Row:
     costs = settle(attempt.units, attempt.usage, attempt.bytes_to_backend, attempt.bytes_from_backend)
     return {
         **_attempt(attempt.backend, attempt.region, attempt.cause, serving=False),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.ledger import lock
-from gateway.ledger.folding import NAMES
 from gateway.ledger.index import INDEX_NAME
 from gateway.ledger.indexaudit import IndexAudit
 from gateway.ledger.reading import LEDGER_NAME
@@ -22,17 +21,17 @@ from gateway.ledger.segment import (
     HEADERS,
     RECORD_VERSION,
     TERMINAL,
+    ChainLink,
     ChainState,
     Head,
     Line,
-    Link,
     logs,
     read_chain,
     read_head,
     segment_numbers,
     segment_path,
 )
-from pricing.export import conservation
+from pricing.export import FIRST_COLUMNS, NAMES, conservation
 
 
 class Finding(NamedTuple):
@@ -141,7 +140,7 @@ class _LogAudit:
                 self._find(segment, line.number, "is not the record that the head names")
         return True
 
-    def _record(self, link: Link, record: Mapping[str, Any]) -> None:
+    def _record(self, link: ChainLink, record: Mapping[str, Any]) -> None:
         kind, line = record["record"], link.line
         if kind in HEADERS:
             self._header(line, record)
@@ -204,7 +203,8 @@ class _LogAudit:
 def row_problems(row: Mapping[str, Any]) -> list[str]:
     """What a terminal record contradicts itself in."""
     problems: list[str] = []
-    if tuple(name for name in row if name != "prev") != NAMES:
+    names = tuple(name for name in row if name != "prev")
+    if names != NAMES[: len(names)] or len(names) < FIRST_COLUMNS:  # an older version wrote fewer
         problems.append("has other columns than the contract")
     floats = [name for name, value in row.items() if isinstance(value, float)]
     problems += [f"{name} is not an integer" for name in floats]

@@ -12,14 +12,16 @@ from gateway.wire.http1 import RequestHead, encode_request_head
 from gateway.wire.openai import BackendUsage
 
 # What a client's request tells a backend besides its body. Everything else stays here.
-FORWARDED = (
-    b"accept",
-    b"user-agent",
-    b"traceparent",
-    b"tracestate",
-    b"anthropic-version",
-    b"anthropic-beta",
-    b"openai-beta",
+FORWARDED = frozenset(
+    (
+        b"accept",
+        b"user-agent",
+        b"traceparent",
+        b"tracestate",
+        b"anthropic-version",
+        b"anthropic-beta",
+        b"openai-beta",
+    )
 )
 
 

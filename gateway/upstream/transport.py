@@ -130,6 +130,8 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             if self._head is None:
                 self._read_head(receiver, data)
+            elif self._chunks is not None:
+                self._read_chunks(receiver, self._chunks, data)
             else:
                 self._read_body(receiver, data)
         except BadResponse as error:
@@ -178,17 +180,19 @@ class UpstreamConnection(asyncio.Protocol):
         elif buffer:
             self._read_body(receiver, buffer)
 
+    def _read_chunks(self, receiver: Receiver, chunks: ChunkedDecoder, data: bytes) -> None:
+        pieces = chunks.feed(data)
+        if pieces:
+            # What came in one read is handed on in one call, and leaves in one write.
+            receiver.on_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            if self._receiver is not receiver:
+                return
+        if chunks.done:
+            self._finish(receiver, excess=bool(chunks.remainder))
+
     def _read_body(self, receiver: Receiver, data: bytes) -> None:
-        chunks = self._chunks
-        if chunks is not None:
-            pieces = chunks.feed(data)
-            if pieces:
-                # What came in one read is handed on in one call, and leaves in one write.
-                receiver.on_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-                if self._receiver is not receiver:
-                    return
-            if chunks.done:
-                self._finish(receiver, excess=bool(chunks.remainder))
+        if self._chunks is not None:
+            self._read_chunks(receiver, self._chunks, data)
             return
         head = self._head
         assert head is not None

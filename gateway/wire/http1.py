@@ -15,8 +15,10 @@ head and give the body up as another protocol's. Java's client sends `Upgrade: h
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
+from typing import NamedTuple
 
 import httptools
 
@@ -55,14 +57,13 @@ class HeadLimits:
     line_bytes_max: int = 8190
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     method: str
     target: bytes
     path: str  # as sent, not percent-decoded: routing compares exact paths
     query: str
     version: str  # "1.1" or "1.0"
-    headers: list[Field] = field(repr=False)  # names in lower case; not in the repr, credentials are among them
+    headers: list[Field]  # names in lower case; not in the repr, credentials are among them
     keep_alive: bool
     content_length: int | None
     chunked: bool
@@ -71,14 +72,19 @@ class RequestHead:
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a field, by its lower-case name."""
-        return next((value for known, value in self.headers if known == name), None)
+        for known, value in self.headers:
+            if known == name:
+                return value
+        return None
+
+    def __repr__(self) -> str:
+        return f"RequestHead({self.method} {self.path} HTTP/{self.version}, {len(self.headers)} fields)"
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     status: int
     reason: str
-    headers: list[Field] = field(repr=False)
+    headers: list[Field]  # not in the repr
     content_length: int | None  # 0 where the status allows no body
     chunked: bool
     keep_alive: bool
@@ -93,7 +99,13 @@ class ResponseHead:
         return self.content_length is None and not self.chunked
 
     def get(self, name: bytes) -> bytes | None:
-        return next((value for known, value in self.headers if known == name), None)
+        for known, value in self.headers:
+            if known == name:
+                return value
+        return None
+
+    def __repr__(self) -> str:
+        return f"ResponseHead({self.status} {self.reason}, {len(self.headers)} fields)"
 
 
 def _start(buffer: bytes | bytearray) -> int:
@@ -314,16 +326,19 @@ def _bytes(text: str | bytes) -> bytes:
     return text.encode("ascii") if isinstance(text, str) else text  # UnicodeEncodeError is a ValueError
 
 
+# Nearly all fields that are sent are the same from request to request; ids go by.
+@lru_cache(maxsize=1024)
+def _field_line(name: str | bytes, value: str | bytes) -> bytes:
+    name, value = _bytes(name), _bytes(value)
+    if not _is_token(name) or not _is_value(value):
+        raise ValueError(f"header field {name!r} cannot be sent")
+    if name.lower() in _FRAMING_FIELDS:
+        raise ValueError(f"{name!r} is written by the encoder")
+    return b"%b: %b\r\n" % (name, value)
+
+
 def _field_lines(fields: Iterable[tuple[str | bytes, str | bytes]]) -> list[bytes]:
-    lines = []
-    for name, value in fields:
-        name, value = _bytes(name), _bytes(value)
-        if not _is_token(name) or not _is_value(value):
-            raise ValueError(f"header field {name!r} cannot be sent")
-        if name.lower() in _FRAMING_FIELDS:
-            raise ValueError(f"{name!r} is written by the encoder")
-        lines.append(b"%b: %b\r\n" % (name, value))
-    return lines
+    return [_field_line(name, value) for name, value in fields]
 
 
 def _framing_lines(content_length: int | None, chunked: bool) -> list[bytes]:

@@ -6,8 +6,7 @@ could each act on another value. All else is the backend's business.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -25,8 +24,7 @@ _ACTED_ON = frozenset(("model", "stream", "stream_options", "max_tokens", "max_c
 _ACTED_ON_IN_OPTIONS = frozenset(("include_usage", "continuous_usage_stats"))
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     model: str
     stream: bool
     include_usage: bool  # the client asked for the final usage of a stream
@@ -34,7 +32,7 @@ class RequestFacts:
     max_tokens: int | None  # per choice
     choices: int  # answers that must finish: n, for each prompt
     prompt_bytes: int  # raw JSON of what becomes input; media are not text and do not count
-    members: tuple[Member, ...] = field(repr=False, default=())  # positions in the body, so that it is scanned once
+    members: tuple[Member, ...] = ()  # positions in the body, so that it is scanned once
 
 
 def parse_request(raw: bytes, endpoint: Endpoint) -> RequestFacts:

@@ -6,8 +6,7 @@ is part of `prompt_tokens` and reasoning part of `completion_tokens`, as OpenAI 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -20,8 +19,7 @@ _HIDDEN = "[hidden]"
 REASONING = ("reasoning_content", "reasoning")  # the names under which servers show it
 
 
-@dataclass(frozen=True, slots=True)
-class UsageClaims:
+class UsageClaims(NamedTuple):
     input: int | None = None
     cached: int | None = None
     cache_write: int | None = None
@@ -30,8 +28,7 @@ class UsageClaims:
     flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerFacts:
+class AnswerFacts(NamedTuple):
     """A non-streaming answer. `usage` None: it carried none."""
 
     model: str

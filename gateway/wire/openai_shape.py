@@ -63,7 +63,7 @@ def shows_reasoning(choice: dict[str, Any]) -> bool:
 class Shape:
     """What stays the same around the text of a stream's content events."""
 
-    __slots__ = ("forward", "head", "index", "joint", "middle", "prefix", "reasoning", "suffix", "tail")
+    __slots__ = ("forward", "head", "index", "joint", "middle", "plain", "prefix", "reasoning", "suffix", "tail")
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class Shape:
         self.forward = forward  # what goes around the text when usage is cut out; None: forward as it came
         self.index = index
         self.reasoning = reasoning
+        self.plain = middle is None and forward is None and not reasoning  # forwarded as it came, counted once
 
     def running(self, event: bytes) -> tuple[int, dict[str, Any]] | None:
         """Where the text ends, and the running usage, of an event that has this shape's first and last bytes."""

@@ -9,6 +9,7 @@ A content event carries text, reasoning, a refusal, a call or audio, or a finish
 that carry more than a bare finish_reason: the events that tokens stand behind.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,9 +37,9 @@ class StreamTap:
 
     __slots__ = (
         "_attempts",
+        "_bad_events_max",
         "_by_choice",
         "_choices",
-        "_ended",
         "_event_bytes_max",
         "_final",
         "_learned_at",
@@ -52,6 +53,7 @@ class StreamTap:
         "bad_events",
         "content_events",
         "done",
+        "ended",
         "error",
         "finish_reasons",
         "model",
@@ -63,7 +65,14 @@ class StreamTap:
         "usage_flags",
     )
 
-    def __init__(self, *, choices: int = 1, show: ShownUsage = "none", event_bytes_max: int = EVENT_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        choices: int = 1,
+        show: ShownUsage = "none",
+        event_bytes_max: int = EVENT_BYTES_MAX,
+        bad_events_max: float = math.inf,
+    ) -> None:
         self.content_events = 0
         self.reasoning_events = 0
         self.started = False  # a content event was seen, be it a bare finish_reason
@@ -81,7 +90,8 @@ class StreamTap:
         self._choices = choices
         self._show = show
         self._splitter = EventSplitter(event_bytes_max)
-        self._ended = False
+        self._bad_events_max = bad_events_max
+        self.ended = False  # [DONE] or an error event was seen: nothing after it is passed
         self._event_bytes_max = event_bytes_max
         self._shapes: tuple[Shape, ...] = ()  # the last learned first
         self._newest: Shape | None = None  # while the stream goes on
@@ -108,9 +118,19 @@ class StreamTap:
         newest = self._newest
         if newest is not None and not self._splitter.carry and len(data) <= self._event_bytes_max:
             # One read, one event of the shape last learned: it needs no splitter to know that it is whole.
-            shown = self._fitted(newest, data)
-            if shown is not None:
-                return [(shown, self.content_events, self.running_tokens, None)]
+            if newest.plain:
+                # Spelt out, for most tokens come this way.
+                if (
+                    data.startswith(newest.prefix)
+                    and data.endswith(newest.suffix)
+                    and string_inside(data, newest.head, len(data) - newest.tail)
+                ):
+                    self.content_events += 1
+                    return [(data, self.content_events, self.running_tokens, None)]
+            else:
+                shown = self._fitted(newest, data)
+                if shown is not None:
+                    return [(shown, self.content_events, self.running_tokens, None)]
             if newest.joint in data:
                 return self._feed_many(newest, data)
         elif newest is not None and newest.joint in data:
@@ -125,7 +145,7 @@ class StreamTap:
             begun = data.find(_EVENT_END) + len(_EVENT_END)
             passed = self._take(splitter.feed(data[:begun]))
             data = data[begun:]
-            if splitter.carry or self._ended:
+            if splitter.carry or self.ended:
                 return passed + self._take(splitter.feed(data))
         end = data.rfind(_EVENT_END) + len(_EVENT_END)
         row = self._row(shape, data[:end])
@@ -167,7 +187,7 @@ class StreamTap:
     def _take(self, events: Iterable[bytes]) -> list[Passed]:
         passed: list[Passed] = []
         for event in events:
-            if self._ended:
+            if self.ended:
                 break
             shown = None
             for shape in self._shapes:
@@ -212,7 +232,7 @@ class StreamTap:
             return event if self.whole else None
         chunk = _parse(payload)
         if chunk is None:
-            self.bad_events += 1
+            self._drop()
             return None
         choices = chunk.get("choices") or []
         if chunk.get("error") or chunk.get("object") == "error" or (not choices and name_of(event) == b"error"):
@@ -232,9 +252,15 @@ class StreamTap:
         self._end()
         return None
 
+    def _drop(self) -> None:
+        """Count an event that cannot be read. One too many ends the stream, whatever the same read still holds."""
+        self.bad_events += 1
+        if self.bad_events > self._bad_events_max:
+            self._end()
+
     def _end(self) -> None:
         """Nothing that follows is looked at."""
-        self._ended = True
+        self.ended = True
         self._newest = None
 
     def _read_chunk(self, event: bytes, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> bytes | None:
@@ -250,7 +276,7 @@ class StreamTap:
             try:
                 shown = _without_usage(event)
             except JsonOutOfBounds:
-                self.bad_events += 1
+                self._drop()
                 return None
         if isinstance(usage, dict):
             self._take_usage(usage, index_of(choices[0]) if choices else None, carries=carries)

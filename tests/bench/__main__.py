@@ -38,7 +38,7 @@ class Size:
     idle_s: float
 
 
-WHOLE = Size(rounds=5, seconds=2.0, flat_events=3000, first_tokens=300, part_s=0.4, idle_s=3.0)
+WHOLE = Size(rounds=5, seconds=2.0, flat_events=6000, first_tokens=300, part_s=0.4, idle_s=3.0)
 QUICK = Size(rounds=1, seconds=0.5, flat_events=1000, first_tokens=60, part_s=0.1, idle_s=0.5)
 
 

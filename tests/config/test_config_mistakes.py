@@ -264,6 +264,7 @@ def test_a_bad_price_file_is_a_mistake_of_its_feed(tmp_path, prices, words):
     (line,) = problems(WHOLE, tmp_path)
     assert line.startswith("feeds.no2.path: prices.csv, ")
     assert words in line
+    assert line.count("utc_start,price_per_mwh") == (words == "header must be"), "once, and only where it helps"
 
 
 def test_a_region_needs_a_link_to_the_edge_once_however_many_backends_it_has(tmp_path):

@@ -10,6 +10,7 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.config import Address, ConfigError, Limits, load_file, load_text
+from gateway.config.sections_routes import SPOKEN
 from gateway.config.settings import (
     BudgetSettings,
     ChargeSettings,
@@ -22,6 +23,7 @@ from gateway.config.settings import (
     TeamSettings,
     UserSettings,
 )
+from gateway.edge.endpoints import API
 from tests.config.configurations import ENVIRON, KEY, PRICES, REFERENCE, WHOLE, problems, read, spoilt
 
 # The table of limits that operators are told about.
@@ -310,6 +312,17 @@ def test_a_rule_that_is_never_reached_and_an_idle_backend_are_noted(tmp_path):
         "routes[2]: is never reached, because routes[0] matches first",
         "backends[0]: no rule under [[routes]] leads to gz-1",
     } <= set(read(text, tmp_path).notes)
+
+
+def test_a_backend_that_speaks_nothing_a_client_can_speak_here_is_noted(tmp_path):
+    text = spoilt('dialects = ["openai", "anthropic"]', 'dialects = ["anthropic", "responses"]')
+    notes = [note for note in read(text, tmp_path).notes if "nothing is sent" in note]
+    assert notes == ["backends[2]: nothing is sent to seller-1; this gateway speaks openai"]
+    assert not any("nothing is sent" in note for note in read(WHOLE, tmp_path).notes)
+
+
+def test_what_the_notes_call_spoken_is_what_the_public_port_answers():
+    assert set(SPOKEN) == {endpoint.dialect for endpoint in API.values()}
 
 
 def test_limits_that_count_in_each_worker_are_noted(tmp_path):

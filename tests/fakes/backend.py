@@ -15,6 +15,7 @@ import base64
 import fcntl
 import json
 import socket
+import ssl
 import struct
 import sys
 import termios
@@ -99,11 +100,12 @@ class Site:
 
 
 class ScriptedBackend:
-    """The server. `async with ScriptedBackend() as backend:` listens on a free port."""
+    """The server. `async with ScriptedBackend() as backend:` listens on a free port; with `tls`, behind TLS."""
 
-    def __init__(self, port: int = 0, log: Path | None = None) -> None:
+    def __init__(self, port: int = 0, log: Path | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self._port = port
         self._log_path = log
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._sites: dict[str, Site] = {}
         self._connections: set[_Connection] = set()
@@ -111,7 +113,9 @@ class ScriptedBackend:
 
     async def __aenter__(self) -> "ScriptedBackend":
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self._port, backlog=1024)
+        self._server = await loop.create_server(
+            lambda: _Connection(self), "127.0.0.1", self._port, backlog=1024, ssl=self._tls
+        )
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -136,7 +140,8 @@ class ScriptedBackend:
     def site(self, name: str = "site") -> Site:
         """The site of that name; made when first asked for."""
         if name not in self._sites:
-            self._sites[name] = Site(name, f"http://127.0.0.1:{self._port}/{name}/v1")
+            scheme = "http" if self._tls is None else "https"
+            self._sites[name] = Site(name, f"{scheme}://127.0.0.1:{self._port}/{name}/v1")
         return self._sites[name]
 
     @property

@@ -12,7 +12,7 @@ import struct
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 READ_BYTES = 65_536
@@ -79,7 +79,7 @@ class RawClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str, *, receive_bytes: int = 0) -> AsyncIterator["RawClient"]:
+    async def connect(cls, url: str, *, receive_bytes: int = 0) -> AsyncIterator[Self]:
         """Connect to the host and port of a URL. `receive_bytes` bounds the kernel's receive buffer."""
         parts = urlsplit(url)
         with socket.socket() as end:

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.fakes.client import RawClient, request
 
-READY = re.compile(r"tokenport is ready on (http://\S+) \(page: (http://[^\s)]+)\)")
+READY = re.compile(r"tokenport is ready on (https?://\S+) \(page: (http://[^\s)]+)\)")
 START_S = 30.0
 COMMAND_S = 30.0
 # Longer than what the configurations of these tests allow for accepting, draining and leaving together.

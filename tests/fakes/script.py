@@ -94,6 +94,7 @@ class Script:
     status: int = 200
     body: str | None = None  # instead of the answer
     body_cut: int | None = None  # an answer with a length, cut after so many bytes of its body
+    body_hold: int | None = None  # an answer with a length, held after so many bytes of its body
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = ""
     newline: str = "\n"
@@ -176,6 +177,10 @@ class _Answer:
             yield Step(Do.WRITE, head + body[: script.body_cut])
             yield Step(Do.RESET if script.cut == "rst" else Do.FIN)
             return
+        if script.body_hold is not None:
+            yield Step(Do.WRITE, head + body[: script.body_hold])
+            yield Step(Do.HOLD)
+            head, body = b"", body[script.body_hold :]
         yield Step(Do.WRITE, head + body, tokens=tokens, usage=usage)
         if script.close:
             yield Step(Do.FIN)

@@ -11,6 +11,7 @@ import pytest
 from gateway import errors, telemetry
 from gateway.cli import main
 from gateway.config import load_text
+from gateway.control.configuration import FIXED_GATEWAY, FIXED_LIMITS
 from gateway.telemetry import Metric
 from tests.infra.documents import DOCUMENTS, ROOT, blocks, code, commands, found, links, text_of
 
@@ -131,6 +132,16 @@ def test_codes_of_the_runbook_stand_in_the_code() -> None:
     sources = [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "routing").glob("*.py")]
     source = "\n".join(path.read_text("utf-8") for path in sources)
     assert [each for each in codes if f'"{each}"' not in source] == []
+
+
+def test_keys_that_need_a_restart_are_told_to_operators() -> None:
+    fixed = [*FIXED_GATEWAY, *FIXED_LIMITS]
+    reload = text_of("infra/runbook.md").partition("## Reload")[2].partition("\n## ")[0]
+    listed = " ".join(line for line in reload.splitlines() if line.startswith(("- ", "  ")))
+    assert sorted(set(re.findall(r"`([a-z_]+)`", listed))) == sorted(fixed)
+    head = text_of("infra/config/reference.toml").partition("These keys need a restart:")[2].partition("\n\n")[0]
+    told = re.sub(r"of \[\w+\]", "", head)
+    assert sorted(re.findall(r"[a-z_]+", told)) == sorted(fixed)
 
 
 def test_outcomes_of_the_runbook_are_those_of_the_gateway() -> None:

@@ -89,10 +89,10 @@ async def staged(
         )
         async with Gateway(directory, toml(content)) as running:
             yield Stage(scripted, running)
-            await _nothing_is_held(running)
+            await nothing_is_held(running)
 
 
-async def _nothing_is_held(gateway: Gateway) -> None:
+async def nothing_is_held(gateway: Gateway) -> None:
     """After every way out: nothing in flight, all permits back."""
     seen: Any = None
     try:

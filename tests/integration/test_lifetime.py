@@ -1,9 +1,12 @@
 """From start to stop: reloads that take or leave a file whole, drains that lose nothing, one gateway per directory."""
 
 import asyncio
+import errno
 import signal
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,6 +23,13 @@ async def get(url: str, path: str) -> int:
     async with RawClient.connect(url) as client:
         await client.send(request("GET", path, host=url.removeprefix("http://")))
         return (await client.response()).status
+
+
+def refuses(url: str) -> bool:
+    """Whether nobody listens there any more."""
+    parts = urlsplit(url)
+    with socket.socket() as probe:
+        return probe.connect_ex((parts.hostname, parts.port)) == errno.ECONNREFUSED
 
 
 async def test_readiness_and_health_answer_on_both_listeners(tmp_path: Path, backend: ScriptedBackend) -> None:
@@ -181,6 +191,37 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path, backend: ScriptedBa
     assert (row["outcome"], row["delivered_tokens"]) == ("drained", 2)
 
 
+async def test_a_body_that_arrives_after_accepting_ended_is_refused(tmp_path: Path, backend: ScriptedBackend) -> None:
+    site = backend.site()
+    content = one_site(site.url)
+    content["limits"] |= {"drain_s": 30.0}
+    async with Gateway(tmp_path, toml(content)) as gateway:
+        heard = asyncio.Event()
+        holding = asyncio.create_task(stream(gateway.url, KEY, Ask(script=Script(tokens=6, hold_after=2)), heard))
+        await asyncio.wait_for(heard.wait(), 10)
+        late = Ask(request_id="late", script=Script(tokens=3), fields=(("expect", "100-continue"),))
+        head, end, body = late.bytes(KEY).partition(b"\r\n\r\n")
+        async with RawClient.connect(gateway.url) as client:
+            await client.send(head + end)
+            assert (await client.head(interim=True)).status == 100
+            gateway.signal(signal.SIGTERM)
+            await eventually(lambda: refuses(gateway.url), "the port is closed")
+            await client.send(body)
+            response = await client.response()
+            assert await client.ended()
+        site.release()
+        seen = await asyncio.wait_for(holding, 10)
+        assert await gateway.ended() == 0
+        rows = await gateway.export()
+        refused = await gateway.command("report", "--refusals", "--format", "json")
+    assert (response.status, response.error["code"]) == (503, "draining")
+    assert 1 <= int(response.headers["retry-after"]) <= 5
+    assert (seen.tokens, seen.done) == (6, True)
+    assert [row["outcome"] for row in rows] == ["completed"]
+    assert [(each["tenant"], each["reason"], each["count"]) for each in refused.json] == [("acme", "draining", 1)]
+    assert not site.served("late")
+
+
 # ---- starting
 
 
@@ -202,6 +243,19 @@ async def test_a_port_in_use_is_one_clear_line(tmp_path: Path, backend: Scripted
     assert finished.status == 2
     assert "gateway.listen" in finished.stderr and "in use" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("name", ["var", "var/ledger"])
+async def test_a_file_where_a_directory_should_be_is_one_clear_line(
+    tmp_path: Path, backend: ScriptedBackend, name: str
+) -> None:
+    (tmp_path / "tokenport.toml").write_text(toml(one_site(backend.site().url)))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("not a directory")
+    finished = await run_command("serve", "--config", str(tmp_path / "tokenport.toml"))
+    assert finished.status == 2
+    assert "gateway.data_dir" in finished.stderr and str(tmp_path / "var") in finished.stderr
+    assert len(finished.stderr.strip().splitlines()) == 1
 
 
 async def test_several_workers_serve_one_port_and_one_export(tmp_path: Path, backend: ScriptedBackend) -> None:

@@ -27,7 +27,7 @@ from tests.fakes.configurations import (
 from tests.fakes.configurations import (
     backend as backend_entry,
 )
-from tests.fakes.gateway import Gateway, run_command
+from tests.fakes.gateway import Gateway, eventually, run_command
 from tests.fakes.script import Script
 from tests.fakes.streaming import Ask, Stream, stream
 from tests.integration.recomputation import differences
@@ -278,6 +278,45 @@ async def test_the_destination_is_known_by_contract_header_address_or_not_at_all
     assert ((row["destination_country"] or None), row["destination_method"]) == expected
     exported = None if expected[0] is None else expected[0] != "DE"
     assert row["exported"] is exported
+
+
+async def test_a_port_for_both_families_knows_ipv4_proxies(tmp_path: Path, backend: ScriptedBackend) -> None:
+    content = document(
+        [backend_entry("near", EDGE, backend.site().url)],
+        gateway={"listen": "[::]:0", "trusted_proxies": ["127.0.0.0/8"], "destination_header": "CF-IPCountry"},
+        tenants=[tenant(country="")],
+    )
+    ways = {"header": ("cf-ipcountry", "jp"), "address": ("x-forwarded-for", "8.8.8.8")}
+    async with Gateway(tmp_path, toml(content)) as gateway:
+        ipv4 = "http://127.0.0.1:" + gateway.url.rpartition(":")[2]
+        seen = [await stream(ipv4, KEY, Ask(script=Script(tokens=1), fields=(field,))) for field in ways.values()]
+        rows = [await gateway.row(each.export_id) for each in seen]
+    assert [row["destination_method"] for row in rows] == list(ways)
+    assert [row["destination_country"] for row in rows] == ["JP", "US"]
+
+
+async def test_a_request_that_could_never_be_served_is_no_refusal_of_ours(
+    tmp_path: Path, backend: ScriptedBackend
+) -> None:
+    """Only what a limit, the law or our own trouble turned away is counted; a typing error is the caller's."""
+    content = document(
+        [backend_entry("near", EDGE, backend.site().url, context_tokens=20)],
+        tenants=[tenant(), tenant("parted", "key-parted", deny_origins=["DE"])],
+    )
+    async with Gateway(tmp_path, toml(content)) as gateway:
+        long = {"messages": [{"role": "user", "content": "word " * 200}]}
+        unserved = [
+            await stream(gateway.url, KEY, Ask(model="unknown")),
+            await stream(gateway.url, KEY, Ask(members=long)),
+            await stream(gateway.url, "key-parted", Ask()),
+        ]
+        # They are written down together: with the last, the others would be there.
+        await eventually(lambda: any(b'"refused"' in line for line in gateway.records()), "the refusals")
+        refused = [line for line in map(json.loads, gateway.records()) if line["record"] == "refused"]
+        assert gateway.opens() == [] and await gateway.export() == []
+    assert [each.status for each in unserved] == [404, 400, 403]
+    assert [(each["tenant"], each["reason"], each["count"]) for each in refused] == [("parted", "residency", 1)]
+    assert backend.log == []
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from uuid import UUID
 from gateway.ledger.board import Board
 from gateway.ledger.instants import micros
 from gateway.ledger.log import LogWriter
-from gateway.ledger.opening import Attempt
+from gateway.ledger.opening import FailedAttempt
 from gateway.ledger.recovery import recover
 from gateway.ledger.settlement import settle_row
 from gateway.ledger.tail import LogLimits
@@ -38,7 +38,7 @@ async def stream(log: LogWriter, board: Board, rng: Random) -> None:
     ticket = log.append(opened.record())
     if rng.random() < 0.2:
         await asyncio.sleep(0)
-        failed = Attempt("bad-1", "nowhere", "cut", bytes_to_backend=100, units=POWER)
+        failed = FailedAttempt("bad-1", "nowhere", "cut", bytes_to_backend=100, units=POWER)
         opened = opened._replace(failed=(failed,))
         slot.reopen(opened.to_bytes())
         ticket = log.append(opened.record())

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ledger.formats import HEADER, csv_cell, write_csv, write_jsonl
+from gateway.ledger.formats import csv_cell, write_csv, write_jsonl
 from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.refusals import Refusals
-from pricing.export import COLUMNS
+from pricing.export import NAMES
 
 from .exports import NOW_US, row
 
@@ -20,7 +20,7 @@ def test_json_lines_hold_every_column_in_order():
     out = io.StringIO()
     assert write_jsonl([row(1), row(2, destination_country="", exported=None)], out) == 2
     first, second = (json.loads(line) for line in out.getvalue().splitlines())
-    assert tuple(first) == HEADER == tuple(column.name for column in COLUMNS)
+    assert tuple(first) == NAMES
     assert first == row(1)
     assert (second["destination_country"], second["exported"], second["request_id"]) == (None, None, "client-2")
 
@@ -29,7 +29,7 @@ def test_csv_has_a_header_crlf_and_empty_cells_for_what_is_unknown():
     out = io.StringIO()
     assert write_csv([row(1, destination_country="", exported=None)], out) == 1
     text = out.getvalue()
-    assert text.startswith(",".join(HEADER) + "\r\n")
+    assert text.startswith(",".join(NAMES) + "\r\n")
     assert text.endswith("\r\n")
     (read,) = csv.DictReader(io.StringIO(text, newline=""))
     assert (read["destination_country"], read["exported"], read["stream"]) == ("", "", "true")

@@ -12,7 +12,7 @@ from gateway.ledger.board import Board, Slot
 from gateway.ledger.instants import MICROS
 from gateway.ledger.lock import LedgerBusy
 from gateway.ledger.log import LedgerUnavailable, LogWriter
-from gateway.ledger.opening import Attempt, Opening
+from gateway.ledger.opening import FailedAttempt, Opening
 from gateway.ledger.recovery import recover, recover_log
 from gateway.ledger.segment import TERMINAL
 from gateway.ledger.tail import LogLimits
@@ -126,7 +126,7 @@ def test_input_that_the_backend_named_is_not_estimated(crashed):
 
 
 def test_what_failed_before_is_paid_for_by_the_recovered_row(crashed):
-    failed = Attempt("bought-1", "saxony", "cut", 900, 1500, Usage(100, 0, 0, 7), 512, 2000, BOUGHT)
+    failed = FailedAttempt("bought-1", "saxony", "cut", 900, 1500, Usage(100, 0, 0, 7), 512, 2000, BOUGHT)
     slot = crashed.begin(opening(1))
     slot.sent(512)
     slot.generated(1, 0, 2000)
@@ -171,7 +171,7 @@ def test_a_slot_whose_end_is_in_an_earlier_segment_is_left_alone(tmp_path):
 
 
 def test_without_a_board_opens_end_with_nothing_delivered(crashed):
-    failed = Attempt("bought-1", "saxony", "cut", usage=Usage(100, 0, 0, 7), units=BOUGHT)
+    failed = FailedAttempt("bought-1", "saxony", "cut", usage=Usage(100, 0, 0, 7), units=BOUGHT)
     crashed.begin(opening(1))
     crashed.begin(opening(2))
     crashed.log.append(opening(2, failed=(failed,)).record())

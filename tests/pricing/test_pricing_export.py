@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields
 from fractions import Fraction
 from typing import Any
 
@@ -46,6 +47,14 @@ def test_the_columns_are_the_contract_in_its_order_and_then_ours() -> None:
     assert {name for name, kind in kinds.items() if kind == "json"} == {"attempts_json"}
     assert {kinds[name] for name in [*UNITS.columns(), *TARIFF.columns()] if name != "zone"} == {"integer"}
     assert kinds["log"] == "integer" and kinds["record"] == kinds["zone"] == "text"
+
+
+def test_every_unit_price_is_a_column_and_comes_back_from_it() -> None:
+    names = [field.name for field in fields(UnitPrices) if field.name != "zone"]
+    units = UnitPrices(**{name: number for number, name in enumerate(names, 1)})
+    columns = {name: value for name, value in units.columns().items() if isinstance(value, int)}
+    assert columns.keys() <= {column.name for column in COLUMNS}
+    assert UnitPrices.from_columns(columns) == units
 
 
 def test_a_settlement_by_hand() -> None:

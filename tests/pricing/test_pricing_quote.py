@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -5,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricing.export import Usage, settle
-from pricing.quote import Rates, quote
+from pricing.quote import Rates, quote, total
 from pricing.unit_prices import UnitPrices
 from pricing.units import NANO
 
@@ -51,6 +52,24 @@ def test_a_quote_on_exact_quantities_is_what_is_settled(
     ):
         # Half a nano is the settlement's rounding, the rest what floats are worth.
         assert abs(Fraction(quoted) * NANO - settled) <= half + abs(settled) * Fraction(1, 10**12)
+
+
+@given(
+    unit_prices,
+    st.booleans(),
+    st.lists(st.floats(0, 1e6), min_size=6, max_size=6),
+    st.sampled_from([0.0, 1e-6, 0.01]),
+    st.floats(0, 1e-3),
+)
+def test_the_total_alone_is_the_total_of_the_quote_to_the_last_bit(
+    units: UnitPrices, bought: bool, amounts: list[float], slot_price: float, value: float
+) -> None:
+    if not bought:
+        units = replace(units, input_nano_per_mtok=0, cached_nano_per_mtok=0, output_nano_per_mtok=0)
+    rates = Rates.of(units)
+    *sizes, delay_s = amounts
+    terms = (*sizes, 12.5, slot_price, delay_s, value)
+    assert total(rates.flat(), *terms) == quote(rates, *terms).total
 
 
 def test_a_quote_is_the_sum_of_its_five_terms() -> None:

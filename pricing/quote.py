@@ -8,8 +8,8 @@ rounding.
     capacity               what the slot is worth to others while it is held
     time                   what the customer's wait is worth
 
-The formula stands here twice, one above the other: `quote` for whoever wants to see its terms, and `total` for whoever
-compares many routes and looks at the sum alone. They agree to the last bit, and a test says so.
+The formula stands here twice, one above the other: `total` for whoever compares many routes and looks at the sum
+alone, and `quote` for whoever wants to see its terms. They add up to the last bit, and a test says so.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -66,32 +66,6 @@ class Quote(NamedTuple):
     total: float
 
 
-def quote(
-    rates: Rates,
-    fresh_tokens: float,
-    hit_tokens: float,
-    output_tokens: float,
-    bytes_up: float,
-    bytes_down: float,
-    service_s: float,
-    slot_price_per_s: float,
-    delay_s: float,
-    value_per_second: float,
-) -> Quote:
-    """fresh_tokens: input without the predicted prefix hit; delay_s: TTFT and the sum of what gaps exceed their target.
-
-    Predicted cache writes are priced as input: what a backend will write is known only when it says so.
-    """
-    per_fresh_energy, per_output_energy, per_input, per_cached, per_output, per_byte = rates
-    energy = per_fresh_energy * fresh_tokens + per_output_energy * output_tokens
-    tokens = per_input * fresh_tokens + per_cached * hit_tokens + per_output * output_tokens
-    link = per_byte * (bytes_up + bytes_down)
-    capacity = slot_price_per_s * service_s
-    time = value_per_second * delay_s
-    # As Quote(...), without the way through the type.
-    return Quote.__new__(Quote, energy, tokens, link, capacity, time, energy + tokens + link + capacity + time)
-
-
 def total(
     rates: FlatRates,
     fresh_tokens: float,
@@ -106,7 +80,7 @@ def total(
 ) -> float:
     """The total of a quote of the same arguments, without the quote.
 
-    The terms in the same order; the two that are mostly nothing are left out when they are, which changes no sum.
+    The terms in the order of a Quote; the two that are mostly nothing are left out when they are, which changes no sum.
     """
     per_fresh, per_output, per_byte, bought = rates
     money = per_fresh * fresh_tokens + per_output * output_tokens
@@ -117,3 +91,44 @@ def total(
     if slot_price_per_s:
         money += slot_price_per_s * service_s
     return money + value_per_second * delay_s
+
+
+def quote(
+    rates: Rates,
+    *,
+    fresh_tokens: float,
+    hit_tokens: float,
+    output_tokens: float,
+    bytes_up: float,
+    bytes_down: float,
+    service_s: float,
+    slot_price_per_s: float,
+    delay_s: float,
+    value_per_second: float,
+) -> Quote:
+    """fresh_tokens: input without the predicted prefix hit; delay_s: TTFT and the sum of what gaps exceed their target.
+
+    Predicted cache writes are priced as input: what a backend will write is known only when it says so.
+    """
+    energy = rates.per_fresh_token_energy * fresh_tokens + rates.per_output_token_energy * output_tokens
+    tokens = (
+        rates.per_input_token * fresh_tokens
+        + rates.per_cached_token * hit_tokens
+        + rates.per_output_token * output_tokens
+    )
+    link = rates.per_byte * (bytes_up + bytes_down)
+    capacity = slot_price_per_s * service_s
+    time = value_per_second * delay_s
+    money = total(
+        rates.flat(),
+        fresh_tokens,
+        hit_tokens,
+        output_tokens,
+        bytes_up,
+        bytes_down,
+        service_s,
+        slot_price_per_s,
+        delay_s,
+        value_per_second,
+    )
+    return Quote(energy, tokens, link, capacity, time, money)

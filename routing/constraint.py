@@ -4,9 +4,15 @@ They come before any money: a route that breaks one is not dear, it does not exi
 reason, from what can never change for this request to what passes by itself. The last ones (`crowded`) are about room
 and are asked separately for an ejected site as well, since the last site standing may be used although it is ejected,
 but not beyond its room.
+
+Nearly always a request breaks none of them anywhere, and asking sixteen routes costs more than pricing them. So what
+must be true for a constraint to matter is summarised where it changes: `View.plain` of the request, `Route.room`,
+`Health.clear_after` and `LinkState.up` of the route. `decide` reads these four and asks `barrier` unless all are well;
+they may err towards asking, never the other way. `explain` asks always, and a test holds both to the same decisions.
 """
 
 from collections.abc import Collection, Mapping
+from random import Random
 from typing import Final
 
 from pricing.book import PriceSlice
@@ -52,18 +58,18 @@ class View:
     """What one decision looks at: the arguments of `decide`, and what is the same for all its routes."""
 
     __slots__ = (
+        "at",
         "bytes_key",
         "bytes_per_token",
         "context_tokens",
         "demand",
         "deny",
-        "dialect",
         "input_tokens",
-        "kind",
         "links",
         "now",
-        "output_tokens",
+        "plain",
         "prices",
+        "rng",
         "rule",
         "slot_prices",
         "states",
@@ -80,38 +86,46 @@ class View:
         demand: Demand,
         prices: PriceSlice,
         now: float,
+        at: float,
+        rng: Random,
         tried: Collection[str],
         bytes_per_token: float,
         links: Mapping[str, LinkState],
-        slot_prices: Mapping[str, float],
+        slot_prices: Mapping[str, float] | None,
     ) -> None:
         self.table = table
         self.rule = rule
         self.states = states
         self.demand = demand
-        self.dialect = demand.dialect
         self.input_tokens = float(demand.input_tokens)
-        self.output_tokens = demand.output_tokens
-        self.kind = rule.objective.kind
         self.prices = prices
         self.now = now
+        self.at = at
+        self.rng = rng
         self.tried = tried
         self.links = links
-        self.slot_prices = slot_prices
+        self.slot_prices = slot_prices or None
         self.bytes_key = (demand.dialect, demand.stream)
         self.bytes_per_token = bytes_per_token if demand.stream else min(bytes_per_token, BYTES_PER_WHOLE_TOKEN)
         self.context_tokens = demand.input_tokens + (demand.max_tokens or 0)
-        self.deny = demand.deny_origins | rule.deny_origins if rule.deny_origins else demand.deny_origins
+        self.deny = deny = demand.deny_origins | rule.deny_origins if rule.deny_origins else demand.deny_origins
         self.value_per_second = rule.objective.value_of_second(demand.value_per_second)
+        # Whether nothing about the request itself can rule a route out.
+        self.plain = (
+            not tried
+            and (not deny or deny.isdisjoint(rule.countries))
+            and demand.dialect in rule.dialects
+            and self.context_tokens <= rule.context_tokens
+        )
 
     # What the request is expected to put on a route, for the constraints of room and for the books kept about them.
 
     def bytes_down(self, state: BackendState) -> float:
-        return self.output_tokens * state.bytes_out.predict(self.bytes_key, self.bytes_per_token)
+        return self.demand.output_tokens * state.bytes_out.predict(self.bytes_key, self.bytes_per_token)
 
     def service_s(self, backend: Backend, state: BackendState) -> float:
         """How long it will hold a slot."""
-        return self.input_tokens / backend.prefill_tokens_per_s + self.output_tokens * state.itl.value
+        return self.input_tokens / backend.prefill_tokens_per_s + self.demand.output_tokens * state.itl.value
 
     def mbps(self, route: Route, state: BackendState) -> float:
         """The mean rate on the link while it is served."""
@@ -121,14 +135,16 @@ class View:
     def power_w(self, route: Route, state: BackendState) -> float:
         """The mean power at the site's meter while it is served: marginal energy with PUE over time."""
         units = self.prices.units(route.backend.name, route.link.name)
-        energy_mj = units.prefill_mj_per_token * self.input_tokens + units.decode_mj_per_token * self.output_tokens
+        energy_mj = (
+            units.prefill_mj_per_token * self.input_tokens + units.decode_mj_per_token * self.demand.output_tokens
+        )
         return energy_mj * units.pue_milli * 1e-6 / max(self.service_s(route.backend, state), 1e-3)
 
 
 def barrier(view: View, route: Route, state: BackendState) -> str:
     """The first constraint the route breaks, "" if none."""
     backend = route.backend
-    if view.dialect not in backend.dialects:
+    if view.demand.dialect not in backend.dialects:
         return DIALECT
     if view.tried and (backend.name in view.tried or route.name in view.tried):
         return TRIED

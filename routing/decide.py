@@ -15,15 +15,23 @@ A price change moves a full share in no less than a minute: within it the newcom
 requests in flight, is taken with a probability that grows from 0 to 1, and otherwise the route that would have won at
 the prices before. Everything else (failure, ejection, residency, caps) moves traffic at once, because it is no matter
 of price.
+
+All of this is one loop, `_least_two`, and every question is put to it: which route now, which at the prices before,
+what each would cost. It runs for every candidate of every request, and in Python a call or an object costs as much as
+the arithmetic of half a route. Hence it is written flat: estimates read in place, sums in local floats, one call, into
+the cost formula. Nothing is worked out in it that could be known before or may never be asked: rates come bound to
+their routes (`Rule.lanes`), constraints are asked where something is wrong, only the best two become Candidates, and a
+Quote is made when somebody looks at it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from math import inf
 from random import Random
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from pricing.book import PriceSlice
-from pricing.quote import Quote, quote
+from pricing.quote import Quote, Rates, quote, total
 from routing.backend import BackendState, Lease
 from routing.constraint import (
     DESTINATION_UNKNOWN,
@@ -40,7 +48,7 @@ from routing.estimate import BYTES_PER_OUTPUT_TOKEN
 from routing.health import EJECTED
 from routing.link import LinkState
 from routing.policy import ITL_TARGET_S, rank
-from routing.table import Route, RouteTable, Rule
+from routing.table import Lane, Route, RouteTable, Rule
 
 RAMP_S: Final = 60.0  # of the price clock
 RAMP_INFLIGHT: Final = 8  # up to here the cheapest wins directly: too little to be a herd
@@ -62,11 +70,34 @@ class Candidate(NamedTuple):
     share: float  # of the backend's slots in use
     name: str
     route: Route
-    quote: Quote
     ttft_s: float  # predicted
     known_s: float  # of it the link and the queue; the rest is the backend's own
     service_s: float  # how long a slot would be held
+    rates: Rates
+    amounts: tuple[float, float, float, float, float, float, float]  # what `quote` multiplies them with
     excluded: str = ""  # the constraint that rules it out; "" if feasible. Set by `explain` only
+
+    @property
+    def quote(self) -> Quote:
+        """What it would cost, term by term."""
+        input_tokens, output_tokens, bytes_up, bytes_down, slot_price, delay_s, value_per_second = self.amounts
+        return quote(
+            self.rates,
+            fresh_tokens=input_tokens,
+            hit_tokens=0.0,
+            output_tokens=output_tokens,
+            bytes_up=bytes_up,
+            bytes_down=bytes_down,
+            service_s=self.service_s,
+            slot_price_per_s=slot_price,
+            delay_s=delay_s,
+            value_per_second=value_per_second,
+        )
+
+
+# A candidate in the making, ordered as one: its first five fields; then rates, bytes down, price of a slot, delay,
+# TTFT, and what of it is known.
+Entry: TypeAlias = tuple[float, float, float, str, Route, Rates, float, float, float, float, float]
 
 
 class Decision(NamedTuple):
@@ -109,8 +140,12 @@ def decide(
     tried. Without `links` every link is up, has its configured RTT and no capacity. `slot_prices` is the shadow price
     of a slot per second, by backend; absent is 0.
     """
-    found = _look(table, states, demand, prices, now, excluded, bytes_per_token, links, slot_prices)
-    return found if isinstance(found, Decision) else _choose(found, at, rng, None)
+    rule = table.match(demand.model, demand.destination)
+    if rule is None or (not demand.destination and (demand.deny_origins or rule.deny_origins)):
+        return _nowhere(table, rule, demand, prices)
+    links = NO_LINKS if links is None else links
+    view = View(table, rule, states, demand, prices, now, at, rng, excluded, bytes_per_token, links, slot_prices)
+    return _choose(view, {})
 
 
 def explain(
@@ -128,159 +163,175 @@ def explain(
     slot_prices: Mapping[str, float] | None = None,
 ) -> Decision:
     """The same decision, with every route of the rule as a candidate, priced, and why it is out."""
-    found = _look(table, states, demand, prices, now, excluded, bytes_per_token, links, slot_prices)
-    if isinstance(found, Decision):
-        return found
-    seen: list[Candidate] = []
-    decision = _choose(found, at, rng, seen)
-    return decision._replace(candidates=tuple(sorted(seen)))
-
-
-def _look(
-    table: RouteTable,
-    states: Mapping[str, BackendState],
-    demand: Demand,
-    prices: PriceSlice,
-    now: float,
-    tried: Collection[str],
-    bytes_per_token: float,
-    links: Mapping[str, LinkState] | None,
-    slot_prices: Mapping[str, float] | None,
-) -> View | Decision:
-    """What there is to choose from, or the refusal that needs no look at a route."""
     rule = table.match(demand.model, demand.destination)
-    if rule is None:
-        return _refuse(NO_RULE if table.knows(demand.model) else UNKNOWN_MODEL, table, prices, demand, None)
-    view = View(
-        table,
-        rule,
-        states,
-        demand,
-        prices,
-        now,
-        tried,
-        bytes_per_token,
-        NO_LINKS if links is None else links,
-        NO_SLOT_PRICES if slot_prices is None else slot_prices,
-    )
-    if view.deny and not demand.destination:
-        return _refuse(DESTINATION_UNKNOWN, table, prices, demand, rule)
-    return view
+    if rule is None or (not demand.destination and (demand.deny_origins or rule.deny_origins)):
+        return _nowhere(table, rule, demand, prices)
+    links = NO_LINKS if links is None else links
+    view = View(table, rule, states, demand, prices, now, at, rng, excluded, bytes_per_token, links, slot_prices)
+    view.plain = False  # every constraint is asked of every route, whatever the shortcuts say
+    out: dict[str, str] = {}
+    seen: list[Entry] = []
+    decision = _choose(view, out)
+    _least_two(view, view.rule.lanes(prices), None, seen)
+    candidates = [_candidate(view, entry, out.get(entry[3], "")) for entry in seen]
+    return decision._replace(candidates=tuple(sorted(candidates)))
 
 
-def _choose(view: View, at: float, rng: Random, seen: list[Candidate] | None) -> Decision:
-    feasible: list[Candidate] = []
-    slow: list[Candidate] = []  # on their way back and not drawn this time
-    refusal = (0, "")
-    for route in view.rule.routes:
-        state = view.states[route.backend.name]
-        reason = barrier(view, route, state)
-        if not reason:
-            candidate = _price(view, route, state, view.prices)
-            weight = state.health.weight(view.now)
-            if weight == 1.0 or rng.random() < weight:
-                feasible.append(candidate)
-            else:
-                reason = SLOW_START
-                slow.append(candidate)
-        elif REFUSALS[reason] > refusal:
-            refusal = REFUSALS[reason]
+def _choose(view: View, out: dict[str, str]) -> Decision:
+    """`out` learns which routes are out, and why."""
+    pool: Iterable[Lane] = view.rule.lanes(view.prices)
+    best, runner_up = _least_two(view, pool, out)
+    special = ""
+    if best is None:
+        pool = [lane for lane in pool if out[lane[0].name] == SLOW_START]
+        best, runner_up = _least_two(view, pool)
+        special = SLOW_START
+    if best is None:
+        best = _last_site(view, out)
+        special = LAST_SITE
+    if best is None:
+        refusal = max(REFUSALS[reason] for reason in out.values())[1]
+        return _refuse(refusal, view.table, view.prices, view.demand, view.rule)
+    if runner_up is not None and 0.0 <= view.at - view.prices.since < RAMP_S:
+        kept = _kept(view, best, pool if special else [lane for lane in pool if lane[0].name not in out])
+        if kept is not None:
+            best, runner_up, special = kept, best, RAMP
+    return _accept(view, best, runner_up, special)
+
+
+def _least_two(
+    view: View, lanes: Iterable[Lane], out: dict[str, str] | None = None, seen: list[Entry] | None = None
+) -> tuple[Entry | None, Entry | None]:
+    """The best of some routes and the next best.
+
+    Constraints and the slow start are asked where there is an `out` to note what they rule out; `seen` takes the rest.
+    """
+    states, links, slot_prices, now, plain = view.states, view.links, view.slot_prices, view.now, view.plain
+    demand, input_tokens, value_per_s = view.demand, view.input_tokens, view.value_per_second
+    output_tokens, bytes_up = demand.output_tokens, float(demand.request_bytes)
+    bytes_key, bytes_per_token = view.bytes_key, view.bytes_per_token
+    money_decides_within_s = view.rule.money_decides_within_s
+    slot_price = service_s = 0.0
+    best = runner_up = None
+    bar = inf  # beyond it a route is neither
+    for route, flat, rates in lanes:
+        backend = route.backend
+        state = states[backend.name]
+        link = links.get(route.link_name)
+        load = state.inflight + state.inflight_elsewhere
+        if out is not None and not (
+            plain and load < route.room and now > state.health.clear_after and (link is None or link.up)
+        ):
+            reason = barrier(view, route, state) or _not_drawn(view, state)
+            if reason:
+                out[route.name] = reason
+                continue
+        slots, itl_s, ttft = backend.slots, state.itl.value, state.ttft
+        known_s = rtt_s = route.link.rtt_s if link is None else link.rtt.value
+        if load >= slots:
+            known_s += (load + 1 - slots) / slots * (state.service.value or view.service_s(backend, state))
+        overhead_s = ttft.overhead_s(now) if ttft.excess_s else ttft.mean_s
+        ttft_s = known_s + (input_tokens / ttft.prefill_tokens_per_s + overhead_s)
+        delay_s = ttft_s + output_tokens * (itl_s - ITL_TARGET_S) if itl_s > ITL_TARGET_S else ttft_s
+        bytes_down = output_tokens * state.bytes_out.ratios.get(bytes_key, bytes_per_token)
+        if slot_prices is not None:
+            slot_price, service_s = slot_prices.get(backend.name, 0.0), view.service_s(backend, state)
+        # No prompt is taken to be cached anywhere yet: all tokens are fresh.
+        money = total(
+            flat, input_tokens, 0.0, output_tokens, bytes_up, bytes_down, service_s, slot_price, delay_s, value_per_s
+        )
+        if ttft_s <= money_decides_within_s:
+            first, second = money, 0.0
+        else:
+            bill = total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            first, second = rank(view.rule.objective.kind, money, bill, ttft_s, rtt_s, state.leases, load / slots)
+        if first > bar:
+            continue
+        entry = first, second, load / slots, route.name, route, rates, bytes_down, slot_price, delay_s, ttft_s, known_s
+        if best is None or entry < best:
+            best, runner_up = entry, best
+        elif runner_up is None or entry < runner_up:
+            runner_up = entry
         if seen is not None:
-            seen.append(_price(view, route, state, view.prices)._replace(excluded=reason))
-    pool = feasible or slow
-    if not pool:
-        last = _last_site(view)
-        if last is None:
-            return _refuse(refusal[1], view.table, view.prices, view.demand, view.rule)
-        return _accept(view, [last], LAST_SITE)
-    pool.sort()
-    special = "" if feasible else SLOW_START
-    if len(pool) > 1 and 0.0 <= at - view.prices.since < RAMP_S and _ramp(view, pool, at, rng):
-        special = RAMP
-    return _accept(view, pool, special)
+            seen.append(entry)
+        elif runner_up is not None:
+            bar = runner_up[0]
+    return best, runner_up
 
 
-def _price(view: View, route: Route, state: BackendState, prices: PriceSlice) -> Candidate:
-    """Predict what the route would do and what that costs. No constraint is looked at here."""
-    backend = route.backend
-    name, slots = backend.name, backend.slots
-    output_tokens = view.output_tokens
-    itl_s = state.itl.value
-    service_s = view.service_s(backend, state)
-    load = state.inflight + state.inflight_elsewhere
-    link = view.links.get(route.link.name)
-    known_s = rtt_s = route.link.rtt_s if link is None else link.rtt.value
-    if load >= slots:
-        known_s += (load + 1 - slots) / slots * (state.service.value or service_s)
-    ttft_s = known_s + state.ttft.predict(view.input_tokens, view.now)
-    priced = quote(
-        prices.rates(name, route.link.name),
-        fresh_tokens=view.input_tokens,
-        hit_tokens=0.0,
-        output_tokens=output_tokens,
-        bytes_up=view.demand.request_bytes,
-        bytes_down=view.bytes_down(state),
-        service_s=service_s,
-        slot_price_per_s=view.slot_prices.get(name, 0.0),
-        delay_s=ttft_s + (output_tokens * (itl_s - ITL_TARGET_S) if itl_s > ITL_TARGET_S else 0.0),
-        value_per_second=view.value_per_second,
-    )
-    share = load / slots
-    first, second = rank(view.kind, priced, ttft_s, view.rule.ttft_slo_s, rtt_s, state.leases, share)
-    return Candidate(first, second, share, route.name, route, priced, ttft_s, known_s, service_s)
+def _not_drawn(view: View, state: BackendState) -> str:
+    """A site on its way back gets a growing share of its traffic."""
+    weight = state.health.weight(view.now)
+    return "" if weight == 1.0 or view.rng.random() < weight else SLOW_START
 
 
-def _last_site(view: View) -> Candidate | None:
+def _candidate(view: View, entry: Entry, excluded: str = "") -> Candidate:
+    first, second, share, name, route, rates, bytes_down, slot_price, delay_s, ttft_s, known_s = entry
+    service_s = view.service_s(route.backend, view.states[route.backend.name])
+    output_tokens, bytes_up = view.demand.output_tokens, float(view.demand.request_bytes)
+    amounts = view.input_tokens, output_tokens, bytes_up, bytes_down, slot_price, delay_s, view.value_per_second
+    return Candidate(first, second, share, name, route, ttft_s, known_s, service_s, rates, amounts, excluded)
+
+
+def _last_site(view: View, out: Mapping[str, str]) -> Entry | None:
     """The last site stays: of the routes out by ejection only, the one whose backend was ejected longest ago."""
-    last: Route | None = None
-    since = float("inf")
-    for route in view.rule.routes:
+    last: list[Lane] = []
+    since = inf
+    for lane in view.rule.lanes(view.prices):
+        route = lane[0]
         state = view.states[route.backend.name]
         ejected_at = state.health.ejected_at
         if (
-            ejected_at is not None
+            out[route.name] == EJECTED
+            and ejected_at is not None
             and ejected_at < since
             and may_be_last(state)
-            and barrier(view, route, state) == EJECTED
             and not crowded(view, route, state)
         ):
-            last, since = route, ejected_at
-    return None if last is None else _price(view, last, view.states[last.backend.name], view.prices)
+            last, since = [lane], ejected_at
+    return _least_two(view, last)[0]
 
 
-def _ramp(view: View, pool: list[Candidate], at: float, rng: Random) -> bool:
-    """Soon after a price change: whether the winner of the prices before is kept, and if so, move it to the front."""
-    newcomer = view.states[pool[0].route.backend.name]
+def _kept(view: View, newcomer: Entry, pool: Iterable[Lane]) -> Entry | None:
+    """Soon after a price change: the winner at the prices before, if it is to be kept this time."""
     previous = view.prices.previous
-    if previous is None or newcomer.load <= RAMP_INFLIGHT:
-        return False
-    before = min(_price(view, c.route, view.states[c.route.backend.name], previous) for c in pool)
-    if before.route is pool[0].route or rng.random() < (at - view.prices.since) / RAMP_S:
-        return False
-    kept = next(c for c in pool if c.route is before.route)
-    pool.remove(kept)
-    pool.insert(0, kept)
-    return True
+    if previous is None or view.states[newcomer[4].backend.name].load <= RAMP_INFLIGHT:
+        return None
+    names = {lane[0].name for lane in pool}
+    before, _ = _least_two(view, [lane for lane in view.rule.lanes(previous) if lane[0].name in names])
+    if before is None or before[4] is newcomer[4] or view.rng.random() < (view.at - view.prices.since) / RAMP_S:
+        return None
+    return _least_two(view, [lane for lane in pool if lane[0] is before[4]])[0]
 
 
-def _accept(view: View, pool: list[Candidate], special: str) -> Decision:
-    best = pool[0]
-    route = best.route
-    state = view.states[route.backend.name]
-    capped = route.backend.power_cap_w > 0 or bool(view.table.power_caps_w)
+def _accept(view: View, best: Entry, runner_up: Entry | None, special: str) -> Decision:
+    route = best[4]
+    mbps = power_w = 0.0
+    if route.room == 0:
+        state = view.states[route.backend.name]
+        if route.link.capacity_mbps > 0:
+            mbps = view.mbps(route, state)
+        if route.backend.power_cap_w > 0 or view.table.power_caps_w:
+            power_w = view.power_w(route, state)
     return Decision(
-        route=route,
-        refusal="",
-        rule=view.rule,
-        best=best,
-        runner_up=pool[1] if len(pool) > 1 else None,
-        special=special,
-        output_tokens=view.demand.output_tokens,
-        mbps=view.mbps(route, state) if route.link.capacity_mbps > 0 else 0.0,
-        power_w=view.power_w(route, state) if capped else 0.0,
-        price_version=view.prices.version,
-        route_version=view.table.version,
+        route,
+        "",
+        view.rule,
+        _candidate(view, best),
+        None if runner_up is None else _candidate(view, runner_up),
+        special,
+        view.demand.output_tokens,
+        mbps,
+        power_w,
+        view.prices.version,
+        view.table.version,
     )
+
+
+def _nowhere(table: RouteTable, rule: Rule | None, demand: Demand, prices: PriceSlice) -> Decision:
+    """The refusals that need no look at a route. Residency fails closed where the destination is unknown."""
+    refusal = DESTINATION_UNKNOWN if rule is not None else NO_RULE if table.knows(demand.model) else UNKNOWN_MODEL
+    return _refuse(refusal, table, prices, demand, rule)
 
 
 def _refuse(refusal: str, table: RouteTable, prices: PriceSlice, demand: Demand, rule: Rule | None) -> Decision:

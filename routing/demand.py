@@ -1,10 +1,9 @@
 """Demand: what one request needs of a backend. Sizes, destination, residency, value of time; nothing of HTTP."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     model: str  # its public name
     tenant: str
     input_tokens: int  # estimated

@@ -11,8 +11,8 @@ Lengths and ratios are means with forgetting, per key. Every table is bounded: t
 goes.
 """
 
-import math
 from collections import OrderedDict
+from math import exp2
 from typing import TypeVar
 
 ITL_TOKENS_MIN = 8  # a shorter stream measures the network's jitter
@@ -74,19 +74,20 @@ class Mean:
 class TtftEstimate:
     """Seconds from sending a request to its first content event, network and our own queueing left out."""
 
-    __slots__ = ("_excess_at", "_excess_s", "_mean", "prefill_tokens_per_s")
+    __slots__ = ("_excess_at", "_mean", "excess_s", "mean_s", "prefill_tokens_per_s")
 
     def __init__(self, prefill_tokens_per_s: float) -> None:
         self.prefill_tokens_per_s = prefill_tokens_per_s
         self._mean = Mean(0.0)
-        self._excess_s = 0.0
+        self.mean_s = 0.0  # of the overhead, and all of it where there is no excess
+        self.excess_s = 0.0  # over the mean, when it was last set
         self._excess_at = 0.0
 
     def overhead_s(self, now: float) -> float:
-        if self._excess_s == 0.0:
-            return self._mean.value
-        age_s = max(now - self._excess_at, 0.0)
-        return self._mean.value + self._excess_s * math.exp2(-age_s / PEAK_HALF_LIFE_S)
+        age_s = now - self._excess_at
+        if age_s <= 0.0:
+            return self.mean_s + self.excess_s
+        return self.mean_s + self.excess_s * exp2(-age_s / PEAK_HALF_LIFE_S)
 
     def predict(self, fresh_tokens: float, now: float) -> float:
         return fresh_tokens / self.prefill_tokens_per_s + self.overhead_s(now)
@@ -97,14 +98,15 @@ class TtftEstimate:
         level_s = self.overhead_s(now)
         level_s = sample_s if sample_s > level_s else level_s + (sample_s - level_s) * GAIN
         self._mean.observe(sample_s)
-        self._set_excess(level_s - self._mean.value, now)
+        self.mean_s = self._mean.value
+        self._set_excess(level_s - self.mean_s, now)
 
     def penalise(self, now: float) -> None:
         """An attempt failed. The time it took is no observation: failing is quick."""
-        self._set_excess(min(self.overhead_s(now) - self._mean.value + PENALTY_S, PENALTY_S_MAX), now)
+        self._set_excess(min(self.overhead_s(now) - self.mean_s + PENALTY_S, PENALTY_S_MAX), now)
 
     def _set_excess(self, excess_s: float, now: float) -> None:
-        self._excess_s = excess_s if excess_s > 1e-6 else 0.0  # below a microsecond it only costs a power per reading
+        self.excess_s = excess_s if excess_s > 1e-6 else 0.0  # below a microsecond it only costs a power per reading
         self._excess_at = now
 
 
@@ -159,14 +161,14 @@ class RatioEstimate:
 class BytesPerToken:
     """Bytes per token by key: a model for request bodies, (dialect, streamed) for what a backend sends."""
 
-    __slots__ = ("_sums",)
+    __slots__ = ("_sums", "ratios")
 
     def __init__(self, keys_max: int = RATIO_KEYS_MAX) -> None:
         self._sums: Recent[object, tuple[float, float]] = Recent(keys_max)
+        self.ratios: dict[object, float] = {}  # of the sums, for reading
 
     def predict(self, key: object, prior: float) -> float:
-        sums = self._sums.get(key)
-        return prior if sums is None else sums[0] / sums[1]
+        return self.ratios.get(key, prior)
 
     def observe(self, key: object, size_bytes: int, tokens: int) -> None:
         if tokens <= 0 or size_bytes <= 0:
@@ -174,7 +176,11 @@ class BytesPerToken:
         bytes_sum, tokens_sum = self._sums.get(key, (0.0, 0.0))
         if tokens_sum + tokens > RATIO_TOKENS_MAX:
             bytes_sum, tokens_sum = bytes_sum / 2, tokens_sum / 2
-        self._sums[key] = (bytes_sum + size_bytes, tokens_sum + tokens)
+        bytes_sum, tokens_sum = bytes_sum + size_bytes, tokens_sum + tokens
+        self._sums[key] = (bytes_sum, tokens_sum)
+        self.ratios[key] = bytes_sum / tokens_sum
+        if len(self.ratios) > len(self._sums):  # the key written least recently went
+            self.ratios = {known: self.ratios[known] for known in self._sums}
 
 
 class LengthEstimate:

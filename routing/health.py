@@ -14,9 +14,12 @@ alone decide, and where they stop coming the clock takes over. An ejection is a 
 (429 or 503 with Retry-After) is not: the site cools off for as long as it asked, without blame. A client that leaves
 is no event at all.
 
-Reading never writes: half-open and slow start are computed from the times of events.
+Reading never writes: half-open and slow start are computed from the times of events. Nearly always nothing at all is
+wrong, and a reader in a hurry sees that in one comparison: after `clear_after` a site is not barred and has its full
+weight.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,6 +62,7 @@ class Health:
         "_total",
         "_tried_at",
         "cause",
+        "clear_after",
         "cool_until",
         "ejected_at",
         "ejections",
@@ -78,6 +82,7 @@ class Health:
         self.cause = ""  # of the last ejection
         self.cool_until = NEVER
         self.returned_at = NEVER
+        self.clear_after = NEVER  # infinity while ejected
 
     # Verdicts
 
@@ -151,6 +156,7 @@ class Health:
         limits = self._limits
         wait_s = limits.cool_s if retry_after_s is None else min(max(retry_after_s, 0.0), limits.eject_s_max)
         self.cool_until = max(self.cool_until, now + wait_s)
+        self._foresee()
 
     def tried(self, now: float) -> None:
         """A request was sent there. Called with every lease; matters while half-open only."""
@@ -191,3 +197,8 @@ class Health:
         self._tried_at = NEVER
         self._total.clear()
         self._failed.clear()
+        self._foresee()
+
+    def _foresee(self) -> None:
+        well_at = math.inf if self.ejected_at is not None else self.returned_at + self._limits.slow_start_s
+        self.clear_after = max(self.cool_until, well_at)

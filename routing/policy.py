@@ -17,8 +17,6 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from pricing.quote import Quote
-
 # Seconds a reader does not notice between two tokens: 20 a second is faster than anybody reads. The same for every
 # backend and rule, so that it moves no comparison between backends that are both fast enough.
 ITL_TARGET_S: Final = 0.05
@@ -49,21 +47,31 @@ LEAST_OUTSTANDING: Final = Objective("least_outstanding")  # the smallest share 
 CHEAPEST_ENERGY: Final = Objective("cheapest_energy")  # the bill of the site alone: power, or tokens bought
 
 
-def rank(
-    kind: str, cost: Quote, ttft_s: float, ttft_slo_s: float | None, rtt_s: float, leases: int, share: float
-) -> tuple[float, float]:
-    """What to compare feasible routes by, least first. Further ties: the smaller share of slots, then the name."""
+def money_decides_within_s(kind: str, ttft_slo_s: float | None) -> float:
+    """The TTFT up to which routes are ordered by their total and nothing else; minus infinity where they never are."""
     if kind == "balanced" or kind == "value":
-        return cost.total, 0.0
+        return math.inf
     if kind == "cheapest":
-        # Late routes come after all that are in time; a late one has an infinite first figure.
-        return (cost.total, 0.0) if ttft_slo_s is None or ttft_s <= ttft_slo_s else (math.inf, ttft_s)
+        return math.inf if ttft_slo_s is None else ttft_slo_s
+    return -math.inf
+
+
+def rank(
+    kind: str, total: float, bill: float, ttft_s: float, rtt_s: float, leases: int, share: float
+) -> tuple[float, float]:
+    """What to compare a feasible route by where its total alone does not decide; least first.
+
+    Where it does, this is (total, 0). Further ties: the smaller share of slots, then the name. `bill`: the part of the
+    total that the site is paid for, power or tokens.
+    """
+    if kind == "cheapest":
+        return math.inf, ttft_s  # late: after all that are in time
     if kind == "fastest":
-        return ttft_s, cost.total
+        return ttft_s, total
     if kind == "nearest":
         return rtt_s, 0.0
     if kind == "round_robin":
         return float(leases), 0.0
     if kind == "least_outstanding":
         return share, 0.0
-    return cost.energy + cost.tokens, 0.0
+    return bill, 0.0

@@ -2,20 +2,22 @@
 
 Immutable, built once per configuration change and swapped whole; a request sees one table from start to end.
 Everything that does not depend on the request is worked out here: a `Route` is one backend over one link, a `Rule`
-knows its routes, and a backend that stands at the edge gets the implicit link "local". The version is the hash of the
-canonical content, so all workers agree on it.
+knows its routes and their rates at the prices in force, and a backend that stands at the edge gets the implicit link
+"local". The version is the hash of the canonical content, so all workers agree on it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
+from pricing.book import PriceSlice
+from pricing.quote import FlatRates, Rates
 from pricing.transit import LOCAL_LINK
 from pricing.version import version_of
 from routing.backend import Backend
 from routing.link import Link
-from routing.policy import BALANCED, Objective
+from routing.policy import BALANCED, Objective, money_decides_within_s
 
 ANYWHERE = "*"
 Part = TypeVar("Part", Backend, Link)
@@ -27,12 +29,22 @@ class Route:
 
     backend: Backend
     link: Link
+    capped: InitVar[bool] = False  # whether the table caps power by region
     name: str = field(init=False)
+    link_name: str = field(init=False)
     countries: frozenset[str] = field(init=False)  # where the request is served and what it passes
+    room: int = field(init=False)  # slots and queue; 0 where a cap is to be asked as well
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", f"{self.backend.name}/{self.link.name}")
-        object.__setattr__(self, "countries", frozenset((self.backend.country, *self.link.transit)))
+    def __post_init__(self, capped: bool) -> None:
+        backend, link = self.backend, self.link
+        capped = capped or link.capacity_mbps > 0 or backend.power_cap_w > 0
+        object.__setattr__(self, "name", f"{backend.name}/{link.name}")
+        object.__setattr__(self, "link_name", link.name)
+        object.__setattr__(self, "countries", frozenset((backend.country, *link.transit)))
+        object.__setattr__(self, "room", 0 if capped else backend.slots + backend.queue_max)
+
+
+Lane: TypeAlias = tuple[Route, FlatRates, Rates]  # a route at certain prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class RuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A `RuleSpec` with its routes found."""
+    """A `RuleSpec` with its routes found, and what is true of all of them."""
 
     model: str
     destinations: tuple[str, ...]
@@ -64,6 +76,37 @@ class Rule:
     first_content_s: float | None
     gap_s: float | None
     stream_s: float | None
+    countries: frozenset[str] = field(init=False)  # that any of its routes touches
+    dialects: frozenset[str] = field(init=False)  # that all of them speak
+    context_tokens: int = field(init=False)  # that fit into all of them
+    money_decides_within_s: float = field(init=False)
+    _lanes: list[tuple[PriceSlice, tuple[Lane, ...]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        routes, kind = self.routes, self.objective.kind
+        derived = {
+            "countries": frozenset[str]().union(*(route.countries for route in routes)),
+            "dialects": frozenset.intersection(*(frozenset(route.backend.dialects) for route in routes)),
+            "context_tokens": min(route.backend.context_tokens for route in routes),
+            "money_decides_within_s": money_decides_within_s(kind, self.ttft_slo_s),
+            "_lanes": [],
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+    def lanes(self, prices: PriceSlice) -> tuple[Lane, ...]:
+        """Its routes with their rates, in the order of their names; KeyError for one that has no price.
+
+        Two slices are remembered, by identity: the one in force, and the one before it that the ramp after a price
+        change compares it with.
+        """
+        for known, lanes in self._lanes:
+            if known is prices:
+                return lanes
+        rates = [prices.rates(route.backend.name, route.link_name) for route in self.routes]
+        lanes = tuple((route, each.flat(), each) for route, each in zip(self.routes, rates, strict=True))
+        self._lanes[:] = [(prices, lanes), *self._lanes[:1]]
+        return lanes
 
     def serves(self, destination: str) -> bool:
         """An unknown destination is served by a rule for anywhere only."""
@@ -97,14 +140,14 @@ class RouteTable:
             if LOCAL_LINK in roads:
                 raise ValueError(f"link {LOCAL_LINK!r}: this name is taken by the road from the edge to itself")
             roads[LOCAL_LINK] = Link(name=LOCAL_LINK, origin=edge, edge=edge, rtt_s=0.0)
-        resolved = tuple(_resolve(spec, edge, by_name, roads) for spec in rules)
+        caps = {region: cap_w for region, cap_w in sorted(power_caps_w.items()) if cap_w > 0}
+        resolved = tuple(_resolve(spec, edge, by_name, roads, capped=bool(caps)) for spec in rules)
         by_model: dict[str, tuple[Rule, ...]] = {}
         for rule in resolved:
             by_model[rule.model] = (*by_model.get(rule.model, ()), rule)
         by_region: dict[str, tuple[str, ...]] = {}
         for backend in by_name.values():
             by_region[backend.region] = (*by_region.get(backend.region, ()), backend.name)
-        caps = {region: cap_w for region, cap_w in sorted(power_caps_w.items()) if cap_w > 0}
         return cls(
             edge=edge,
             rules=resolved,
@@ -112,7 +155,7 @@ class RouteTable:
             links=MappingProxyType(roads),
             power_caps_w=MappingProxyType(caps),
             version=_version(edge, by_name, roads, resolved, caps),
-            _by_model=MappingProxyType(by_model),
+            _by_model=by_model,
             _by_region=MappingProxyType(by_region),
         )
 
@@ -147,7 +190,9 @@ def _joins(links: Mapping[str, Link], origin: str, edge: str) -> tuple[Link, ...
     return tuple(link for link in links.values() if link.origin == origin and link.edge == edge)
 
 
-def _resolve(spec: RuleSpec, edge: str, backends: Mapping[str, Backend], links: Mapping[str, Link]) -> Rule:
+def _resolve(
+    spec: RuleSpec, edge: str, backends: Mapping[str, Backend], links: Mapping[str, Link], *, capped: bool
+) -> Rule:
     where = f"rule for model {spec.model!r}"
     chosen = {name: _lookup(name, backends, where) for name in spec.backends}
     for name, backend in chosen.items():
@@ -163,7 +208,7 @@ def _resolve(spec: RuleSpec, edge: str, backends: Mapping[str, Backend], links: 
         roads = _joins(links, backend.region, edge)
         if not roads:
             raise ValueError(f"{where}: backend {backend.name!r}: no link from {backend.region!r} to {edge!r}")
-        routes += (Route(backend, link) for link in roads)
+        routes += (Route(backend, link, capped) for link in roads)
     if not routes:
         raise ValueError(f"{where}: neither backends nor regions")
     return Rule(
@@ -198,7 +243,7 @@ def _version(
         "backends": [replace(backend, api_key="") for backend in backends.values()],
         "links": links,
         "rules": [
-            {f.name: getattr(rule, f.name) for f in fields(rule)}
+            {f.name: getattr(rule, f.name) for f in fields(rule) if f.init}
             | {"destinations": frozenset(rule.destinations), "routes": [route.name for route in rule.routes]}
             for rule in rules
         ],

@@ -14,9 +14,8 @@ from gateway.edge.explaining import candidate_facts
 from gateway.edge.locate import Destination
 from gateway.edge.relay import Attempt
 from gateway.errors import ApiError, BackendSaturated, Refused, RequestRejected, StaleConnection, UpstreamError
-from gateway.ledger import opening as ledger
 from gateway.ledger.log import LedgerUnavailable
-from gateway.ledger.opening import Opening
+from gateway.ledger.opening import FailedAttempt, Opening
 from gateway.telemetry import ATTEMPTS, DECIDED, EJECTED
 from gateway.upstream.backends import Upstream
 from pricing.book import PriceSlice
@@ -51,7 +50,7 @@ class Course:
         self._attempt_at = self._started_at
         self._tried: list[str] = []
         self._ticket = 0
-        self.failed: list[ledger.FailedAttempt] = []
+        self.failed: list[FailedAttempt] = []
 
     @property
     def export_id(self) -> str:
@@ -127,7 +126,7 @@ class Course:
         self.lease.release()
         opening = self.opening
         self.failed.append(
-            ledger.FailedAttempt(
+            FailedAttempt(
                 backend=opening.origin_backend,
                 region=opening.origin_region,
                 cause=error.cause,

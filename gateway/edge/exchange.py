@@ -19,12 +19,10 @@ import asyncio
 import logging
 
 from gateway.config import Limits
-from gateway.edge.admission import Client
-from gateway.edge.case import ApiEndpoint, Case
-from gateway.edge.connection import ClientConnection, Field
+from gateway.edge.case import Case
+from gateway.edge.connection import Field
 from gateway.edge.course import Course
 from gateway.edge.delivery import Delivery
-from gateway.edge.desk import Desk
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.edge.settling import count_answer, opening_of, settle
 from gateway.errors import (
@@ -42,7 +40,6 @@ from gateway.ledger.log import LedgerUnavailable
 from gateway.telemetry import REQUEST_FAILED
 from gateway.upstream.transport import UpstreamConnection
 from gateway.wire.errors import BadRequest
-from gateway.wire.http1 import RequestHead
 from gateway.wire.openai import Endpoint, error_event, parse_request, shown_usage, upstream_body
 from gateway.wire.openai_answer import AnswerFacts, BadAnswer, parse_answer, upstream_error
 from gateway.wire.openai_stream import StreamTap
@@ -66,22 +63,12 @@ JSON = "application/json"
 class Exchange(Case):
     """One request of one client. Told what happens by its connection and by the port's sweep."""
 
-    def __init__(
-        self,
-        desk: Desk,
-        connection: ClientConnection,
-        head: RequestHead,
-        body: bytes,
-        client: Client,
-        endpoint: ApiEndpoint,
-    ) -> None:
-        super().__init__(desk, connection, head, body, client, endpoint)
-        self.deadline = float("inf")
-        self._task: asyncio.Task[None] | None = None
-        self._running = False
-        self._paused_at: float | None = None
-        self._unsent_bytes = 0
-        self._spoke_at = self.admitted_at
+    deadline = float("inf")
+    _task: asyncio.Task[None] | None = None
+    _running = False
+    _paused_at: float | None = None
+    _unsent_bytes = 0
+    _spoke_at = 0.0  # when a heartbeat last left
 
     # ---- steps 1 to 5: synchronous
 

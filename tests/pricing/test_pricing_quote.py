@@ -57,19 +57,32 @@ def test_a_quote_on_exact_quantities_is_what_is_settled(
 @given(
     unit_prices,
     st.booleans(),
-    st.lists(st.floats(0, 1e6), min_size=6, max_size=6),
+    st.lists(st.floats(0, 1e6), min_size=7, max_size=7),
     st.sampled_from([0.0, 1e-6, 0.01]),
     st.floats(0, 1e-3),
 )
-def test_the_total_alone_is_the_total_of_the_quote_to_the_last_bit(
+def test_the_total_that_routes_are_compared_by_is_the_sum_of_the_terms_to_the_last_bit(
     units: UnitPrices, bought: bool, amounts: list[float], slot_price: float, value: float
 ) -> None:
     if not bought:
         units = replace(units, input_nano_per_mtok=0, cached_nano_per_mtok=0, output_nano_per_mtok=0)
     rates = Rates.of(units)
-    *sizes, delay_s = amounts
-    terms = (*sizes, 12.5, slot_price, delay_s, value)
-    assert total(rates.flat(), *terms) == quote(rates, *terms).total
+    fresh, hit, output, up, down, service_s, delay_s = amounts
+    offer = quote(
+        rates,
+        fresh_tokens=fresh,
+        hit_tokens=hit,
+        output_tokens=output,
+        bytes_up=up,
+        bytes_down=down,
+        service_s=service_s,
+        slot_price_per_s=slot_price,
+        delay_s=delay_s,
+        value_per_second=value,
+    )
+    alone = total(rates.flat(), fresh, hit, output, up, down, service_s, slot_price, delay_s, value)
+    assert alone == offer.total
+    assert alone == offer.energy + offer.tokens + offer.link + offer.capacity + offer.time
 
 
 def test_a_quote_is_the_sum_of_its_five_terms() -> None:

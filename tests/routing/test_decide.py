@@ -128,6 +128,18 @@ def test_the_ramp_does_not_hold_traffic_at_a_site_that_fails() -> None:
     assert world.chosen(at=HOUR) == "b"
 
 
+def test_the_ramp_compares_only_routes_that_can_serve() -> None:
+    hours = {"a": (40.0, 90.0), "b": (60.0, 50.0), "c": (70.0, 70.0)}
+    power = {name: [(0.0, prices[0]), (1.0, prices[1])] for name, prices in hours.items()}
+    world = World([backend(name, slots=64) for name in hours], power)
+    world.load("b", 9)
+    assert world.chosen(at=HOUR) == "a"
+    world.eject("a")  # the winner before: without it b has won all the time
+    decision = world.decide(at=HOUR)
+    assert decision.route is not None and decision.route.backend.name == "b"
+    assert decision.special == ""
+
+
 def test_a_price_change_that_changes_no_winner_ramps_nothing() -> None:
     world = World([backend("a", slots=64), backend("b")], {"a": [(0, 40.0), (1, 45.0)], "b": [(0, 60.0), (1, 60.0)]})
     world.load("a", 20)

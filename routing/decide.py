@@ -47,7 +47,7 @@ from routing.demand import Demand
 from routing.estimate import BYTES_PER_OUTPUT_TOKEN
 from routing.health import EJECTED
 from routing.link import LinkState
-from routing.policy import ITL_TARGET_S, rank
+from routing.policy import CHEAPEST_ENERGY, ITL_TARGET_S, rank
 from routing.table import Lane, Route, RouteTable, Rule
 
 RAMP_S: Final = 60.0  # of the price clock
@@ -210,7 +210,8 @@ def _least_two(
     demand, input_tokens, value_per_s = view.demand, view.input_tokens, view.value_per_second
     output_tokens, bytes_up = demand.output_tokens, float(demand.request_bytes)
     bytes_key, bytes_per_token = view.bytes_key, view.bytes_per_token
-    money_decides_within_s = view.rule.money_decides_within_s
+    kind, money_decides_within_s = view.rule.objective.kind, view.rule.money_decides_within_s
+    bill_decides = kind == CHEAPEST_ENERGY.kind
     slot_price = service_s = 0.0
     best = runner_up = None
     bar = inf  # beyond it a route is neither
@@ -243,8 +244,8 @@ def _least_two(
         if ttft_s <= money_decides_within_s:
             first, second = money, 0.0
         else:
-            bill = total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-            first, second = rank(view.rule.objective.kind, money, bill, ttft_s, rtt_s, state.leases, load / slots)
+            bill = total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) if bill_decides else 0.0
+            first, second = rank(kind, money, bill, ttft_s, rtt_s, state.leases, load / slots)
         if first > bar:
             continue
         entry = first, second, load / slots, route.name, route, rates, bytes_down, slot_price, delay_s, ttft_s, known_s

@@ -62,7 +62,7 @@ def rank(
     """What to compare a feasible route by where its total alone does not decide; least first.
 
     Where it does, this is (total, 0). Further ties: the smaller share of slots, then the name. `bill`: the part of the
-    total that the site is paid for, power or tokens.
+    total that the site is paid for, power or tokens; needed where it decides only.
     """
     if kind == "cheapest":
         return math.inf, ttft_s  # late: after all that are in time

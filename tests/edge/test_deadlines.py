@@ -51,7 +51,7 @@ async def test_a_trickled_head_is_408_at_its_deadline(stage: Stage) -> None:
         await asyncio.gather(sending, return_exceptions=True)
         assert await client.ended()
     assert (response.status, response.headers["connection"]) == (408, "close")
-    assert HEAD_S <= time.monotonic() - started < HEAD_S + 1.5
+    assert HEAD_S <= time.monotonic() - started < HEAD_S + 6
 
 
 async def test_a_trickled_body_is_408_at_its_deadline(stage: Stage) -> None:

@@ -76,7 +76,7 @@ class TlsClient(RawClient):
         await super().send(self._goodbye())
 
     def _goodbye(self) -> bytes:
-        with suppress(ssl.SSLWantReadError):  # the other side's goodbye is still to come
+        with suppress(ssl.SSLError):  # the other side's is still to come, perhaps behind unread data
             self._tls.unwrap()
         return self._outgoing.read()
 

@@ -39,7 +39,15 @@ async def test_a_reload_gives_back_what_requests_under_way_hold(tmp_path: Path) 
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_a_slow_reader_gets_the_whole_of_an_answer_that_closes(tmp_path: Path, streamed: bool) -> None:
-    async with ScriptedBackend() as scripted, Gateway(tmp_path, toml(one_site(scripted.site().url))) as gateway:
+    async with ScriptedBackend() as scripted:
+        content = one_site(scripted.site().url)
+        # Room for the whole answer, so that it ends although nobody reads it yet.
+        content["limits"] = {"buffer_bytes_high": 2**20, "buffer_bytes_max": 2**22}
+        await closes_under_a_slow_reader(tmp_path, content, streamed)
+
+
+async def closes_under_a_slow_reader(tmp_path: Path, content: dict[str, Any], streamed: bool) -> None:
+    async with Gateway(tmp_path, toml(content)) as gateway:
         script = Script(tokens=150 if streamed else 2000, word_bytes_min=1000 if streamed else 450)
         body: dict[str, Any] = {"model": "m", "stream": streamed, "messages": [{"role": "user", "content": "x"}]}
         raw = request(key=KEY, fields=[("connection", "close")], json_body=body | {"user": script.to_json()})

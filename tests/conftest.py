@@ -5,10 +5,15 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fakes.backend import ScriptedBackend
 
 pytest_plugins = ["tests.fixtures_model"] if importlib.util.find_spec("tests.fixtures_model") else []
+
+# A busy machine is slow, not wrong: no example has a deadline. All else is hypothesis's own choice, CI's included.
+settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)

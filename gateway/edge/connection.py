@@ -20,7 +20,10 @@ dropped, so that it gets the answer instead of a reset.
 
 import asyncio
 import enum
+import os
+import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Protocol, cast
 
 from gateway.config import Limits
@@ -167,7 +170,16 @@ class ClientConnection(asyncio.Protocol):
         self._state = State.CLOSED
         self.closed = True
         if self._transport is not None:
+            self._stop_sending(self._transport)
             self._transport.abort()
+
+    def _stop_sending(self, transport: asyncio.Transport) -> None:
+        """What the kernel has not taken by now never leaves: the loop would write on until it has closed the socket,
+        and what was counted as unsent would be received after all."""
+        end = transport.get_extra_info("socket")
+        if end is not None:
+            with suppress(OSError), socket.socket(fileno=os.dup(end.fileno())) as same:
+                same.shutdown(socket.SHUT_WR)
 
     def close_idle(self) -> None:
         """Draining: a connection that waits for its next request has nothing to lose."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.fakes.backend import Site
 from tests.fakes.client import RawClient, Truncated, request
 from tests.fakes.configurations import KEY
 from tests.fakes.script import Script
@@ -67,6 +68,16 @@ async def test_a_full_backend_is_passed_over_and_all_full_is_a_refusal(stage: St
     assert [seen.done for seen in await asyncio.gather(*held)] == [True, True]
 
 
+async def _unread(site: Site, request_id: str) -> int:
+    """Wait until a client that does not read has stopped everything. Returns the events written until then."""
+    settled, last = 0, -1
+    while settled < 5:
+        await asyncio.sleep(0.05)
+        [entry] = site.served(request_id)
+        settled, last = (settled + 1, last) if entry.events == last else (0, entry.events)
+    return last
+
+
 async def test_a_slow_reader_stops_the_reading_of_its_backend_and_loses_nothing(stage: Stage) -> None:
     site = stage.site("slow")
     script = Script(tokens=3000, word_bytes_min=3000)
@@ -75,18 +86,28 @@ async def test_a_slow_reader_stops_the_reading_of_its_backend_and_loses_nothing(
         await client.send(ask.bytes(KEY))
         head = await client.head()
         # It reads nothing. What gateway, kernels and the backend's own buffer hold is far below nine megabytes.
-        settled, last = 0, -1
-        while settled < 5:
-            await asyncio.sleep(0.05)
-            [entry] = site.served("slow-1")
-            settled, last = (settled + 1, last) if entry.events == last else (0, entry.events)
-        assert last < 2900, "nothing held the backend back"
+        assert await _unread(site, "slow-1") < 2900, "nothing held the backend back"
         count = 0
         async for event in client.events(head):
             count += event.count(b'"content": "t')
         assert count == 3000
     row = await stage.gateway.row(head.headers["x-tokenport-export-id"])
     assert (row["outcome"], row["delivered_tokens"]) == ("completed", 3000)
+
+
+async def test_what_still_lay_in_our_buffer_when_a_reader_left_is_not_delivered(stage: Stage) -> None:
+    site = stage.site("slow")
+    ask = Ask(model="slow", script=Script(tokens=3000, word_bytes_min=900, role_events=0), request_id="slow-2")
+    async with RawClient.connect(stage.gateway.url, receive_bytes=4096) as client:
+        await client.send(ask.bytes(KEY))
+        head = await client.head()
+        await _unread(site, ask.request_id)
+        client.half_close()
+        received = (await client.rest()).count(b'"finish_reason": null}]}\n\n')
+    row = await stage.gateway.row(head.headers["x-tokenport-export-id"])
+    assert (row["outcome"], row["status"]) == ("client_gone", 499)
+    assert 0 < received == row["delivered_tokens"] == row["billed_output_tokens"] < row["output_tokens"]
+    assert differences(row) == {}
 
 
 # ---- answers too large to hold, and answers that keep one waiting

@@ -63,7 +63,7 @@ async def test_a_limit_that_somebody_set_is_for_plain_answers_as_well(tmp_path: 
 
 
 async def test_the_whole_time_of_an_answer_bounds_a_plain_one_too(tmp_path: Path, site: Site) -> None:
-    async with working(tmp_path, content(site, rule={"stream_s": 600.0})) as worker:
+    async with working(tmp_path, content(site, rule={"stream_s": 600.0, "first_content_s": 3000.0})) as worker:
         answer = await begin(worker, site, SILENT)
         await worker.pass_time(599)
         assert worker.plane.proxy.in_flight == 1, "given up before its time"

@@ -112,13 +112,7 @@ class Worker:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            parts.connection,
-            sock=self._listener,
-            ssl=parts.tls,
-            ssl_handshake_timeout=parts.port.limits.head_s if parts.tls else None,
-            backlog=BACKLOG,
-        )
+        self._server = await loop.create_server(parts.connection, sock=self._listener, backlog=BACKLOG)
         parts.port.start()
         parts.proxy.accepting = True
 

@@ -114,7 +114,11 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes handed over that have not left this process (still known after the connection is lost)."""
+        """Bytes handed over that have not left this process.
+
+        Still known when the client shuts its side or is given up; after a reset the loop has dropped its queue and
+        says 0, so that what lay in it counts as delivered: more than was received, never less.
+        """
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def respond(self, status: int, fields: Iterable[Field], body: bytes) -> None:

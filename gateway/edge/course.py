@@ -13,7 +13,7 @@ from gateway.edge.desk import Desk
 from gateway.edge.explaining import candidate_facts
 from gateway.edge.locate import Destination
 from gateway.edge.relay import Attempt
-from gateway.errors import ApiError, BackendSaturated, Refused, RequestRejected, StaleConnection, UpstreamError
+from gateway.errors import ApiError, BackendSaturated, Refused, UpstreamError
 from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.opening import FailedAttempt, Opening
 from gateway.telemetry import ATTEMPTS, DECIDED, EJECTED
@@ -22,7 +22,6 @@ from pricing.book import PriceSlice
 from routing.backend import BackendState
 from routing.decide import Decision
 from routing.demand import Demand
-from routing.health import CREDENTIALS
 from routing.retry import backoff_s, may_retry
 
 logger = logging.getLogger("tokenport.decisions")
@@ -60,10 +59,6 @@ class Course:
     def state(self) -> BackendState:
         """Live state of the backend in use."""
         return self._live.states[self.opening.origin_backend]
-
-    @property
-    def upstream(self) -> Upstream:
-        return self._upstream
 
     def first_route(self, export_id: bytes, body_bytes: int) -> None:
         """Decide, lease, claim, open.
@@ -138,18 +133,15 @@ class Course:
         )
 
     def blame(self, error: UpstreamError) -> None:
-        """Tell the backend's health what its failure means."""
+        """Tell the backend's health what its failure means; some (a rejected request) say nothing about it."""
         now, state = self._desk.now(), self.state
         if isinstance(error, BackendSaturated):
             state.health.saturated(now, error.retry_after_s)
-        elif error.cause == CREDENTIALS or error.blame:
+        elif error.blame:
             in_service = state.health.available(now)
             state.failed(now, error.cause)
             if in_service and not state.health.available(now):
                 logger.warning(EJECTED, extra={"backend": state.name, "cause": error.cause})
-        elif isinstance(error, RequestRejected | StaleConnection):
-            # It answered, or only closed an idle connection: no word about its health.
-            pass
         self._desk.counters.add(ATTEMPTS, (self.opening.origin_backend, error.cause))
 
     async def durable(self) -> None:
@@ -188,7 +180,7 @@ class Course:
         assert route is not None
         backend = route.backend
         self._tried.append(backend.name)
-        self._upstream = live.backends[backend.name]
+        self.upstream: Upstream = live.backends[backend.name]
         ratio = live.states[backend.name].tokens_per_event
         destination = self._destination.country
         self.opening = self._template._replace(

@@ -1,8 +1,8 @@
 """The client's half of an exchange: what was handed to its socket, counted before it was.
 
 Every count moves on the board before the bytes it counts are written, so a killed process has never told too little.
-When a client is lost, the events that still lay in our own write buffer are taken off: `sent` remembers where in the
-byte stream each unsent event ends.
+When a client leaves, the events that still lay in our own write buffer are taken off (not after a reset, which empties
+it unseen): `_ends` remembers where in the byte stream each event that may be unsent ends.
 """
 
 from collections import deque

@@ -169,7 +169,7 @@ class Exchange(Case):
                 event_bytes_max=desk.limits.event_bytes_max,
                 bad_events_max=desk.limits.bad_events_max,
             )
-            attempt = StreamAttempt(connection, slot, desk.now, tap, self.delivery, desk.limits.bad_events_max)
+            attempt = StreamAttempt(connection, slot, desk.now, tap, self.delivery)
         else:
             attempt = AnswerAttempt(connection, slot, desk.now, self.delivery)
         self.attempt = attempt
@@ -180,7 +180,7 @@ class Exchange(Case):
         return attempt
 
     async def _stream(self, attempt: StreamAttempt) -> None:
-        self._begin_answer(attempt)
+        self._begin_answer()
         if not self.delivery.committed:
             self.delivery.commit(200, self._fields(EVENT_STREAM))
         attempt.release()
@@ -192,13 +192,13 @@ class Exchange(Case):
     async def _whole(self, attempt: AnswerAttempt) -> None:
         if attempt.complete:
             self.answer = _parsed(attempt)
-            self._begin_answer(attempt)
+            self._begin_answer()
             self.counts = count_answer(self, attempt)
             attempt.released = True
             self.delivery.whole(200, self._fields(JSON), attempt.body(), self.counts.delivered)
             return
         # Too large to hold: commit and stream. Cut after this, its framing stays broken, so that it cannot look whole.
-        self._begin_answer(attempt)
+        self._begin_answer()
         self.delivery.commit(200, self._fields(JSON))
         attempt.release()
         self.deadline = self._next_deadline()
@@ -206,8 +206,8 @@ class Exchange(Case):
         self.answer = _parsed(attempt)
         self.delivery.finish()
 
-    def _begin_answer(self, attempt: Attempt) -> None:
-        """The commit point: from here on this attempt serves."""
+    def _begin_answer(self) -> None:
+        """The commit point: from here on the attempt at hand serves."""
         self.ttft_s = self.desk.now() - self.admitted_at
         self.status = 200
         self.course.slot.mark_first(round(self.ttft_s * 1e6), 200)
@@ -300,15 +300,16 @@ class Exchange(Case):
     def expire(self, now: float) -> None:
         """A deadline may have passed: see which, act, and set the next."""
         attempt, limits = self.attempt, self.desk.limits
-        if self._paused_at is not None:
+        if attempt is not None and now >= self.admitted_at + self._limit("stream_s"):
+            # Also of a reader that is slow but never stops.
+            attempt.give_up(StreamDeadline())
+        elif self._paused_at is not None:
             if now >= self._paused_at + limits.write_stall_s and not self._progressed(now):
                 self.client_gone()
                 self.connection.abort()
                 return
         elif attempt is not None:
-            if now >= self.admitted_at + self._limit("stream_s"):
-                attempt.give_up(StreamDeadline())
-            elif not attempt.ready.done() and now >= self._first_due(attempt):
+            if not attempt.ready.done() and now >= self._first_due(attempt):
                 attempt.give_up(FirstContentTimeout())
             elif attempt.ready.done() and now >= attempt.touched_at + self._limit("gap_s"):
                 attempt.give_up(UpstreamStall())
@@ -344,9 +345,9 @@ class Exchange(Case):
 
     def _next_deadline(self) -> float:
         """The earliest moment at which `expire` could have something to do."""
-        if self._paused_at is not None:
-            return self._paused_at + self.desk.limits.write_stall_s
         due = min(self._heartbeat_due(), self.admitted_at + self._limit("stream_s"))
+        if self._paused_at is not None:
+            return min(due, self._paused_at + self.desk.limits.write_stall_s)
         attempt = self.attempt
         if attempt is None or attempt.ended.done():
             return due
@@ -358,7 +359,7 @@ class Exchange(Case):
         """When an attempt without content is given up. The text of an error is not waited for long.
 
         A plain answer comes at its end: the default meant for a first token would cut long ones, so before its first
-        byte only a limit that somebody set applies, and then that of gaps.
+        byte only a limit that was set applies (by the rule, or one other than the default), and then that of gaps.
         """
         if attempt.is_error:
             return attempt.touched_at + ERROR_TEXT_S
@@ -367,7 +368,9 @@ class Exchange(Case):
             return attempt.started_at + first_content_s
         if attempt.head is not None:
             return attempt.touched_at + self._limit("gap_s")
-        unset = first_content_s == DEFAULTS.first_content_s
+        rule = self.course.decision.rule
+        set_by_rule = rule is not None and rule.first_content_s is not None
+        unset = not set_by_rule and first_content_s == DEFAULTS.first_content_s
         return attempt.started_at + (self._limit("stream_s") if unset else first_content_s)
 
     def _limit(self, name: str) -> float:

@@ -17,6 +17,7 @@ from gateway.edge.locate import Locator
 from gateway.edge.port import Port
 from gateway.edge.proxy import Proxy
 from gateway.edge.status import worker_status
+from gateway.edge.tls import TlsConnection
 from gateway.errors import ApiError
 from gateway.upstream.probe import Prober
 from pricing.energy import PriceCurve
@@ -40,9 +41,10 @@ class DataPlane:
     def port(self) -> Port:
         return self.desk.port
 
-    def connection(self) -> ClientConnection:
+    def connection(self) -> ClientConnection | TlsConnection:
         """A protocol for a client that has just connected."""
-        return ClientConnection(self.port)
+        client = ClientConnection(self.port)
+        return client if self.tls is None else TlsConnection(client, self.tls, self.port)
 
     def install(
         self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime, used: Mapping[str, int]

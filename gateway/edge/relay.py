@@ -152,12 +152,10 @@ class StreamAttempt(Attempt):
         now: Callable[[], float],
         tap: StreamTap,
         delivery: Delivery,
-        bad_events_max: int,
     ) -> None:
         super().__init__(connection, slot, now)
         self.tap = tap
         self._delivery = delivery
-        self._bad_events_max = bad_events_max
         self._held: list[Passed] = []
         self._held_bytes = 0
         self._input_told = False
@@ -208,7 +206,7 @@ class StreamAttempt(Attempt):
                 self._hold(passed)
         if tap.usage is not None and not self._input_told:
             self._tell_input(tap.usage)
-        if tap.ended or tap.bad_events > self._bad_events_max:
+        if tap.ended:
             self._conclude()
 
     def _tell_input(self, usage: dict[str, Any]) -> None:
@@ -238,8 +236,8 @@ class StreamAttempt(Attempt):
             self._settle(None)
         elif tap.error is not None:
             self.fail(UpstreamErrorEvent(str(tap.error.get("message", ""))))
-        elif tap.bad_events > self._bad_events_max:
-            self.fail(UpstreamMalformed(f"more than {self._bad_events_max} unparsable events"))
+        elif not tap.done:
+            self.fail(UpstreamMalformed(f"{tap.bad_events} unparsable events"))
         else:
             self.fail(UpstreamCut("[DONE] without a finish_reason"))
 
@@ -271,12 +269,12 @@ class AnswerAttempt(Attempt):
         super().__init__(connection, slot, now)
         self._delivery = delivery
         self._pieces: list[bytes] = []
-        self.received_bytes = 0
+        self.answer_bytes = 0
         self.complete = False
 
     @property
     def too_large_to_hold(self) -> bool:
-        return self.received_bytes > ANSWER_HELD_BYTES_MAX
+        return self.answer_bytes > ANSWER_HELD_BYTES_MAX
 
     def body(self) -> bytes:
         """The whole answer; empty if it was too large to keep."""
@@ -294,8 +292,8 @@ class AnswerAttempt(Attempt):
         if self.first_at is None:
             self.first_at = self.touched_at
         self.last_at = self.touched_at
-        self.received_bytes += len(data)
-        if self.received_bytes <= ANSWER_KEPT_BYTES_MAX:
+        self.answer_bytes += len(data)
+        if self.answer_bytes <= ANSWER_KEPT_BYTES_MAX:
             self._pieces.append(data)
         else:
             self._pieces.clear()

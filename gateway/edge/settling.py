@@ -141,7 +141,7 @@ def count_answer(case: Case, attempt: AnswerAttempt) -> Counts:
     """A non-streaming answer: the backend's count if it is plausible, else by the bytes of its text."""
     facts, answer = case.facts, case.answer
     told = claims(answer.usage if answer is not None else None)
-    content_bytes = answer.content_bytes if answer is not None else attempt.received_bytes
+    content_bytes = answer.content_bytes if answer is not None else attempt.answer_bytes
     flags = list(told.flags)
     if answer is not None and plausible_answer(
         told.output,

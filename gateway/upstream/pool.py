@@ -66,7 +66,6 @@ class Pool:
         self._addresses: list[tuple[str, int]] = []
         self._resolved_at = float("-inf")
         self._resolving: asyncio.Task[None] | None = None
-        self.opened = 0
         self._closed = False
 
     def take_idle(self) -> UpstreamConnection | None:
@@ -108,7 +107,6 @@ class Pool:
             except OSError as error:
                 last = error
                 continue
-            self.opened += 1
             return connection
         raise last or OSError(f"no address for {self.origin.host}")
 
@@ -120,8 +118,7 @@ class Pool:
     def close(self) -> None:
         """Close the idle connections; those in use end with their exchanges."""
         self._closed = True
-        while self._idle:
-            self._idle.popleft().cancel()
+        self.close_idle()
         if self._resolving is not None:
             self._resolving.cancel()
 

@@ -58,7 +58,7 @@ def begin(connection: UpstreamConnection, slot: Slot, site: Site, script: Script
     delivery, now = Delivery(cast(ClientConnection, Client()), slot), asyncio.get_running_loop().time
     attempt: Attempt = AnswerAttempt(connection, slot, now, delivery)
     if streamed:
-        attempt = StreamAttempt(connection, slot, now, StreamTap(choices=1, show="none"), delivery, 3)
+        attempt = StreamAttempt(connection, slot, now, StreamTap(choices=1, show="none"), delivery)
     body = {"model": "m", "messages": [], "stream": streamed, "user": script.to_json()}
     connection.send(request(path=f"/{site.name}/v1/chat/completions", json_body=body), b"", attempt)
     return attempt

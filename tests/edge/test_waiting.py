@@ -48,6 +48,13 @@ async def test_a_plain_answer_may_take_longer_than_the_first_token_of_a_stream(t
     assert (row["outcome"], row["attempts"], row["delivered_tokens"]) == ("completed", 1, 4)
 
 
+async def test_a_rule_that_sets_the_default_sets_it_for_plain_answers_too(tmp_path: Path, site: Site) -> None:
+    async with working(tmp_path, content(site, rule={"first_content_s": 60.0})) as worker:
+        answer = await begin(worker, site, SILENT)
+        await worker.pass_time(61)
+        assert (await answer).status == 504
+
+
 @pytest.mark.parametrize("where", ["rule", "limits"])
 async def test_a_limit_that_somebody_set_is_for_plain_answers_as_well(tmp_path: Path, site: Site, where: str) -> None:
     more: dict[str, Any] = {where: {"first_content_s": 5.0}}

@@ -73,8 +73,10 @@ class Worker:
 
     def connection(self) -> ClientConnection:
         """A protocol for a client that has just connected."""
-        self.connections.append(self.plane.connection())
-        return self.connections[-1]
+        connection = self.plane.connection()
+        assert isinstance(connection, ClientConnection)
+        self.connections.append(connection)
+        return connection
 
     def sweep(self, now: float) -> None:
         self.swept.set()

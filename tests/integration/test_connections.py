@@ -68,7 +68,7 @@ async def test_a_full_backend_is_passed_over_and_all_full_is_a_refusal(stage: St
     assert [seen.done for seen in await asyncio.gather(*held)] == [True, True]
 
 
-async def _unread(site: Site, request_id: str) -> int:
+async def unread(site: Site, request_id: str) -> int:
     """Wait until a client that does not read has stopped everything. Returns the events written until then."""
     settled, last = 0, -1
     while settled < 5:
@@ -86,7 +86,7 @@ async def test_a_slow_reader_stops_the_reading_of_its_backend_and_loses_nothing(
         await client.send(ask.bytes(KEY))
         head = await client.head()
         # It reads nothing. What gateway, kernels and the backend's own buffer hold is far below nine megabytes.
-        assert await _unread(site, "slow-1") < 2900, "nothing held the backend back"
+        assert await unread(site, "slow-1") < 2900, "nothing held the backend back"
         count = 0
         async for event in client.events(head):
             count += event.count(b'"content": "t')
@@ -101,7 +101,7 @@ async def test_what_still_lay_in_our_buffer_when_a_reader_left_is_not_delivered(
     async with RawClient.connect(stage.gateway.url, receive_bytes=4096) as client:
         await client.send(ask.bytes(KEY))
         head = await client.head()
-        await _unread(site, ask.request_id)
+        await unread(site, ask.request_id)
         client.half_close()
         received = (await client.rest()).count(b'"finish_reason": null}]}\n\n')
     row = await stage.gateway.row(head.headers["x-tokenport-export-id"])

@@ -1,5 +1,6 @@
 """TLS on both sides: a port that is encrypted counts like one that is not, and only verified backends get requests."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.backend import ScriptedBackend, Site
+from tests.fakes.client import RawClient, request
 from tests.fakes.configurations import KEY, backend, document, link, toml
 from tests.fakes.gateway import Gateway, eventually
 from tests.fakes.script import Script
@@ -17,6 +19,7 @@ from tests.fakes.streaming import Ask
 from tests.fakes.tls import Authority, TlsClient
 from tests.integration.recomputation import differences
 from tests.integration.stage import REGIONS, nothing_is_held
+from tests.integration.test_connections import unread
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -67,6 +70,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
             links=[link(where) for where in REGIONS],
             routes=[{"model": model, "objective": "cheapest"} for model in ("open", "sealed", *UNTRUSTED)],
             gateway={"tls": ours.server_files()},
+            limits={"head_s": 1.0},
         )
         for route in content["routes"]:
             route["backends"] = [each["name"] for each in backends if route["model"] in each["models"]]
@@ -174,6 +178,48 @@ async def test_what_a_tls_client_that_leaves_had_taken_is_delivered(scene: Scene
     assert received <= row["delivered_tokens"] <= row["output_tokens"] <= entry.tokens == 6
     assert row["billed_output_tokens"] == row["delivered_tokens"]
     assert differences(row) == {}
+
+
+@pytest.mark.parametrize("how", ["goodbye", "fin"])
+async def test_what_a_tls_reader_left_in_our_buffer_is_not_delivered(scene: Scene, how: str) -> None:
+    site = scene.site()
+    script = Script(tokens=3000, word_bytes_min=900, role_events=0)
+    ask = Ask(model="open", script=script, request_id=f"unread-by-{how}")
+    async with scene.client(receive_bytes=4096) as client:
+        await client.send(ask.bytes(KEY))
+        head = await client.head()
+        await unread(site, ask.request_id)
+        if how == "goodbye":
+            await client.say_goodbye()
+            received = 0  # what comes after a goodbye of its own cannot be read
+        else:
+            client.half_close()
+            received = (await client.rest()).count(b'"finish_reason": null}]}\n\n')
+        row = await scene.gateway.row(head.headers["x-tokenport-export-id"], 5)
+    assert (row["outcome"], row["status"]) == ("client_gone", 499)
+    assert received <= row["delivered_tokens"] < row["output_tokens"]
+    assert how == "goodbye" or received == row["delivered_tokens"]
+    # No more than what kernels and its own receive buffer hold; ours holds as much again.
+    assert row["delivered_tokens"] * 1100 < 140_000
+
+
+async def test_a_slow_tls_reader_gets_the_whole_of_an_answer_that_closes(scene: Scene) -> None:
+    script = Script(tokens=2000, word_bytes_min=450)
+    body = {"model": "open", "messages": [{"role": "user", "content": "x"}], "user": script.to_json()}
+    async with scene.client(receive_bytes=4096) as client:
+        before = scene.gateway.terminal_records()
+        await client.send(request(key=KEY, fields=[("connection", "close")], json_body=body))
+        await eventually(lambda: scene.gateway.terminal_records() > before, "the row")
+        await asyncio.sleep(2.6)  # the reader's own slowness, longer than a lingering close waits for an idle one
+        response = await client.response()  # raises Truncated if it was cut
+    assert response.json["choices"][0]["message"]["content"] == script.answer()
+
+
+async def test_a_handshake_that_does_not_end_is_ended(scene: Scene) -> None:
+    async with RawClient.connect(scene.gateway.url) as silent, RawClient.connect(scene.gateway.url) as plain:
+        await plain.send(request("GET", "/healthz"))
+        assert not (await plain.rest()).startswith(b"HTTP")
+        assert await silent.ended()
 
 
 # ---- backends

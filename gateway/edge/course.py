@@ -144,25 +144,26 @@ class Course:
                 logger.warning(EJECTED, extra={"backend": state.name, "cause": error.cause})
         self._desk.counters.add(ATTEMPTS, (self.opening.origin_backend, error.cause))
 
+    def commit(self) -> asyncio.Future[None] | None:
+        """The commit of what was written down about the attempt in use; None once it is on the disk.
+
+        Others may wait for the same one: it is not to be cancelled. It fails with LedgerUnavailable.
+        """
+        return self._desk.log.wait(self._ticket)
+
     async def durable(self) -> None:
-        """Wait until what was written down about the attempt in use is on the disk.
+        """Wait for the commit.
 
         Raises:
             LedgerUnavailable: it cannot be written.
         """
-        future = self._desk.log.wait(self._ticket)
-        if future is None:
+        commit = self.commit()
+        if commit is None:
             return
         try:
-            # Shielded: whoever else waits for this commit goes on waiting.
-            await asyncio.wait_for(asyncio.shield(future), DURABLE_S_MAX)
+            await asyncio.wait_for(asyncio.shield(commit), DURABLE_S_MAX)
         except TimeoutError:
             raise LedgerUnavailable(f"a commit takes longer than {DURABLE_S_MAX:g} s") from None
-
-    @property
-    def is_durable(self) -> bool:
-        future: asyncio.Future[None] | None = self._desk.log.wait(self._ticket)
-        return future is None
 
     def _decide(self) -> tuple[Decision, PriceSlice]:
         desk = self._desk

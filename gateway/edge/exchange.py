@@ -11,31 +11,29 @@
     9  on every exit, without awaiting: settle, release, feed the estimates
     10 behind it: the log's writer, the supervisor's index
 
-Steps 1 to 5 are synchronous (`begin`), so that a request that is refused never becomes a task. `run` is the task; it
-wakes up three or four times in the life of an answer, never per token.
+An exchange is moved on by calls alone: of its attempt, of its connection, of the log, of the port's sweep. Where a
+backend has a warm connection, a request costs no task. One is needed only to connect, or to pause before another route:
+
+    state        told                                         becomes
+    under way    a connection is there                        sent
+    sent         it failed                                    under way on another route, or over
+    sent         content is here                              waiting for the commit, if that is still under way
+    waiting      committed                                    answering; a whole plain answer: over
+    answering    it is whole, or failed                       over
+    any          client gone, drained, ledger failed          over
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 
-from gateway.config import Limits
-from gateway.edge.case import Case
 from gateway.edge.connection import Field
-from gateway.edge.course import Course
+from gateway.edge.course import DURABLE_S_MAX, Course
 from gateway.edge.delivery import Delivery
+from gateway.edge.patience import EVENT_STREAM, Patience
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.edge.settling import count_answer, opening_of, settle
-from gateway.errors import (
-    ApiError,
-    FirstContentTimeout,
-    Refused,
-    RequestRejected,
-    StaleConnection,
-    StreamDeadline,
-    UpstreamError,
-    UpstreamMalformed,
-    UpstreamStall,
-)
+from gateway.errors import ApiError, Refused, RequestRejected, StaleConnection, UpstreamError, UpstreamMalformed
 from gateway.ledger.log import LedgerUnavailable
 from gateway.telemetry import REQUEST_FAILED
 from gateway.upstream.transport import UpstreamConnection
@@ -46,34 +44,21 @@ from gateway.wire.openai_stream import StreamTap
 
 logger = logging.getLogger("tokenport.exchange")
 
-# Silence before a streamed answer is committed with 200, and between heartbeats from then on.
-COMMIT_AFTER_S = 10.0
-HEARTBEAT_EVERY_S = 15.0
-# How long the body of an error status may be silent before its status alone is taken.
-ERROR_TEXT_S = 2.0
-# Before any content a head changes what is waited for, and an attempt tells nobody of it: how often to look.
-LOOK_EVERY_S = 1.0
-DEFAULTS = Limits()
 # Where an endpoint is, below a backend's base path.
 PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "completions": "/completions"}
-EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 
 
-class Exchange(Case):
-    """One request of one client. Told what happens by its connection and by the port's sweep."""
+class Exchange(Patience):
+    """One request of one client."""
 
-    deadline = float("inf")
-    _task: asyncio.Task[None] | None = None
-    _running = False
-    _paused_at: float | None = None
-    _unsent_bytes = 0
-    _spoke_at = 0.0  # when a heartbeat last left
+    _on_over: Callable[["Exchange"], None]
+    _task: asyncio.Task[None] | None = None  # connects, or pauses before another route
 
-    # ---- steps 1 to 5: synchronous
+    # ---- steps 1 to 5
 
-    def begin(self) -> asyncio.Task[None]:
-        """Read, admit, place, decide, claim, open; then answer in a task.
+    def begin(self, on_over: Callable[["Exchange"], None]) -> None:
+        """Read, admit, place, decide, claim, open; then send. `on_over` is called once it has ended and is settled.
 
         Raises:
             ApiError: the request is refused; nothing is held.
@@ -94,148 +79,237 @@ class Exchange(Case):
         except BaseException:
             self.permit.settle(0, self.admitted_at)
             raise
+        self._on_over = on_over
         self.delivery = Delivery(self.connection, self.course.slot)
         self.connection.exchange = self
         self.deadline = self._next_deadline()
-        self._task = desk.spawn(self._run())
-        return self._task
-
-    # ---- steps 6 to 9: the task
-
-    async def _run(self) -> None:
-        """Answer, whatever happens; then settle without awaiting."""
-        self._running = True
         try:
-            if self.outcome:
-                self._stopped()
+            connection = self.course.upstream.pool.take_idle()
+            if connection is not None:
+                self._send(connection)
             else:
-                await self._answer()
-                self.outcome = "completed"
-        except asyncio.CancelledError:
-            self._stopped()
-        except UpstreamError as error:
-            self._give_up(error)
-        except LedgerUnavailable as error:
-            self.outcome = "refused:ledger"
-            self._tell(Refused(503, "ledger", f"The export ledger cannot write: {error}.", retry_after_s=2))
+                self._task = desk.spawn(self._connect())
         except Exception:
-            logger.exception(REQUEST_FAILED, extra={"export_id": self.course.export_id})
-            self.outcome = "upstream_error" if self._answering else "upstream_refused"
-            self._tell(ApiError(500, "The gateway failed on this request.", type="server_error", code="internal"))
-        finally:
-            self.deadline = float("inf")
-            if self.attempt is not None:
-                self.attempt.cancel()
-            settle(self)
+            self._broken()
 
-    async def _answer(self) -> None:
-        while True:
-            try:
-                await self._try_route()
-                return
-            except UpstreamError as error:
-                if self._answering:
-                    # Past the commit point nothing is ever sent again.
-                    raise
-                attempt, self.attempt = self.attempt, None
-                pause_s = self.course.next_route(error, attempt)
-                await asyncio.gather(asyncio.sleep(pause_s), self.course.durable())
+    # ---- step 6
 
-    async def _try_route(self) -> None:
-        upstream = self.course.upstream
-        body = upstream_body(self.body, self.facts, self.course.opening.upstream_model, upstream.usage)
-        head = upstream.request_head(PATHS[self.endpoint.shape], self.head, self.course.opening.request_id, len(body))
-        connection = upstream.pool.take_idle() or await upstream.pool.connect()
+    async def _connect(self, pause_s: float = 0.0, *, anew: bool = False) -> None:
+        """Send on a connection that has to be made first. `anew`: not on one that has idled."""
         try:
-            attempt = self._send(connection, head, body)
-            await attempt.ready
-        except StaleConnection:
-            # The commonest fault of healthy servers: once more on a fresh connection, without blame or a new attempt.
-            attempt = self._send(await upstream.pool.connect(), head, body)
-            await attempt.ready
-        await self.course.durable()
-        if isinstance(attempt, StreamAttempt):
-            await self._stream(attempt)
-        elif isinstance(attempt, AnswerAttempt):
-            await self._whole(attempt)
+            if pause_s > 0.0:
+                await asyncio.gather(asyncio.sleep(pause_s), self.course.durable())
+            pool = self.course.upstream.pool
+            connection = (None if anew else pool.take_idle()) or await pool.connect()
+            self._task = None
+            self._send(connection)
+        except UpstreamError as error:
+            self._task = None
+            self._failed(error)
+        except LedgerUnavailable as error:
+            self._task = None
+            self._unrecorded(error)
+        except Exception:
+            self._task = None
+            self._broken()
 
-    def _send(self, connection: UpstreamConnection, head: bytes, body: bytes) -> Attempt:
-        desk, facts, slot = self.desk, self.facts, self.course.slot
+    def _send(self, connection: UpstreamConnection) -> None:
+        desk, facts, course = self.desk, self.facts, self.course
+        upstream, slot = course.upstream, course.slot
+        body = upstream_body(self.body, facts, course.opening.upstream_model, upstream.usage)
+        head = upstream.request_head(PATHS[self.endpoint.shape], self.head, course.opening.request_id, len(body))
         attempt: Attempt
         if facts.stream:
             tap = StreamTap(
                 choices=facts.choices,
-                show=shown_usage(facts, self.course.upstream.usage),
+                show=shown_usage(facts, upstream.usage),
                 event_bytes_max=desk.limits.event_bytes_max,
                 bad_events_max=desk.limits.bad_events_max,
             )
-            attempt = StreamAttempt(connection, slot, desk.now, tap, self.delivery)
+            attempt = StreamAttempt(self, connection, slot, desk.now, tap, self.delivery)
         else:
-            attempt = AnswerAttempt(connection, slot, desk.now, self.delivery)
+            attempt = AnswerAttempt(self, connection, slot, desk.now, self.delivery)
         self.attempt = attempt
         connection.send(head, body, attempt)
         attempt.bytes_sent = connection.bytes_sent
         slot.sent(attempt.bytes_sent)
         self.deadline = self._next_deadline()
-        return attempt
 
-    async def _stream(self, attempt: StreamAttempt) -> None:
-        self._begin_answer()
-        if not self.delivery.committed:
-            self.delivery.commit(200, self._fields(EVENT_STREAM))
-        attempt.release()
-        self.deadline = self._next_deadline()
-        await attempt.ended
-        attempt.connection.let_end(attempt)
-        self.delivery.finish(supply_done=not attempt.tap.done)
+    # ---- told by the attempt and by the log
 
-    async def _whole(self, attempt: AnswerAttempt) -> None:
-        if attempt.complete:
-            self.answer = _parsed(attempt)
-            self._begin_answer()
-            self.counts = count_answer(self, attempt)
-            attempt.released = True
-            self.delivery.whole(200, self._fields(JSON), attempt.body(), self.counts.delivered)
+    def attempt_ready(self, attempt: Attempt) -> None:
+        """Content is here. It leaves once what was written down about it is durable."""
+        if attempt is not self.attempt:
             return
-        # Too large to hold: commit and stream. Cut after this, its framing stays broken, so that it cannot look whole.
-        self._begin_answer()
-        self.delivery.commit(200, self._fields(JSON))
-        attempt.release()
-        self.deadline = self._next_deadline()
-        await attempt.ended
-        self.answer = _parsed(attempt)
-        self.delivery.finish()
+        self.commit = self.course.commit()
+        if self.commit is None:
+            self._answer(attempt)
+        else:
+            self.commit.add_done_callback(self._committed)
+            self.commit_due = self.desk.now() + DURABLE_S_MAX
+            self.deadline = min(self.deadline, self.commit_due)
 
-    def _begin_answer(self) -> None:
-        """The commit point: from here on the attempt at hand serves."""
+    def _committed(self, commit: asyncio.Future[None]) -> None:
+        attempt = self.attempt
+        if commit is not self.commit or attempt is None:
+            return  # the answer it was for came to nothing
+        self.commit = None
+        error = commit.exception()
+        if isinstance(error, LedgerUnavailable):
+            self._unrecorded(error)
+        else:
+            self._answer(attempt)
+
+    def attempt_over(self, attempt: Attempt) -> None:
+        """It is whole, or failed. One with content that waits for its commit is first begun, whatever became of it."""
+        if attempt is self.attempt and self.commit is None:
+            self._conclude(attempt)
+
+    def _conclude(self, attempt: Attempt) -> None:
+        if attempt.error is None:
+            self._finish(attempt)
+        else:
+            self._failed(attempt.error)
+
+    # ---- step 7
+
+    def _answer(self, attempt: Attempt) -> None:
+        """The commit point: from here on this attempt serves, and nothing is ever sent again elsewhere."""
+        try:
+            if isinstance(attempt, AnswerAttempt) and attempt.complete:
+                self._answer_whole(attempt)
+                return
+            self._mark_first()
+            if not self.delivery.committed:
+                self.delivery.commit(200, self._fields(EVENT_STREAM if self.facts.stream else JSON))
+            attempt.release()
+            if attempt.over:
+                self._conclude(attempt)
+            else:
+                self.deadline = self._next_deadline()
+        except Exception:
+            self._broken()
+
+    def _answer_whole(self, attempt: AnswerAttempt) -> None:
+        try:
+            self.answer = _parsed(attempt)
+        except UpstreamMalformed as error:
+            self._failed(error)
+            return
+        self._mark_first()
+        self.counts = count_answer(self, attempt)
+        attempt.released = True
+        self.delivery.whole(200, self._fields(JSON), attempt.body(), self.counts.delivered)
+        self._complete()
+
+    def _finish(self, attempt: Attempt) -> None:
+        """All of an answer that was begun is here."""
+        try:
+            if isinstance(attempt, StreamAttempt):
+                attempt.connection.let_end(attempt)
+                self.delivery.finish(supply_done=not attempt.tap.done)
+            else:
+                assert isinstance(attempt, AnswerAttempt)
+                self.answer = _parsed(attempt)
+                self.delivery.finish()
+            self._complete()
+        except UpstreamMalformed as error:
+            # Too large to be held, and no answer in the end: its framing stays broken, so that it cannot look whole.
+            self._failed(error)
+        except Exception:
+            self._broken()
+
+    def _mark_first(self) -> None:
         self.ttft_s = self.desk.now() - self.admitted_at
         self.status = 200
         self.course.slot.mark_first(round(self.ttft_s * 1e6), 200)
 
-    # ---- the other ways out
+    # ---- steps 8 and 9: the ways out
 
     @property
     def _answering(self) -> bool:
         return self.attempt is not None and self.attempt.released
 
-    def _stopped(self) -> None:
-        """The task was cancelled: by the client's leaving, by a shutdown, or by whoever ended the loop."""
-        self.outcome = self.outcome or "drained"
-        if self.outcome == "client_gone":
+    def _complete(self) -> None:
+        self.outcome = "completed"
+        self._end()
+
+    def _failed(self, error: UpstreamError) -> None:
+        """The attempt failed: another one, if nothing has left and one is allowed."""
+        try:
+            if self._answering:
+                self.course.blame(error)
+                self.failure, self.outcome = error.cause, error.outcome
+                self._tell(ApiError(502, "The backend ended before the answer was whole.", type="upstream_error"))
+                self._end()
+                return
+            attempt, self.attempt, self.commit = self.attempt, None, None
+            if isinstance(error, StaleConnection):
+                # The commonest fault of healthy servers: on a fresh connection, without blame or a new attempt.
+                self._task = self.desk.spawn(self._connect(anew=True))
+                return
+            try:
+                pause_s = self.course.next_route(error, attempt)
+            except UpstreamError:
+                self._give_up(error)
+            else:
+                self._task = self.desk.spawn(self._connect(pause_s))
+        except LedgerUnavailable as unavailable:
+            self._unrecorded(unavailable)
+        except Exception:
+            self._broken()
+
+    def _give_up(self, error: UpstreamError) -> None:
+        """No route is left."""
+        self.failure = error.cause
+        self.outcome = "deadline" if error.give_up == 504 else "upstream_refused"
+        self._tell(self._told(error))
+        self._end()
+
+    def _unrecorded(self, error: LedgerUnavailable) -> None:
+        """What is not written down is not served."""
+        self.outcome = "refused:ledger"
+        self._tell(Refused(503, "ledger", f"The export ledger cannot write: {error}.", retry_after_s=2))
+        self._end()
+
+    def _broken(self) -> None:
+        """A defect of ours."""
+        logger.exception(REQUEST_FAILED, extra={"export_id": self.course.export_id})
+        if self.over:
+            return
+        self.outcome = "upstream_error" if self._answering else "upstream_refused"
+        self._tell(ApiError(500, "The gateway failed on this request.", type="server_error", code="internal"))
+        self._end()
+
+    def stop(self, outcome: str) -> None:
+        """End early: the client left, or the gateway stops."""
+        if self.over:
+            return
+        self.outcome = outcome
+        if outcome == "client_gone":
             self.status = 499
         else:
             message = "The gateway is shutting down."
             self._tell(Refused(503, "drained", message, retry_after_s=self.desk.live.rng.randint(1, 5)))
+        self._end()
 
-    def _give_up(self, error: UpstreamError) -> None:
-        self.failure = error.cause
-        if self._answering:
-            self.course.blame(error)
-            self.outcome = error.outcome
-            self._tell(ApiError(502, "The backend ended before the answer was whole.", type="upstream_error"))
+    def _end(self) -> None:
+        """Settle, once, without awaiting."""
+        if self.over:
             return
-        self.outcome = "deadline" if error.give_up == 504 else "upstream_refused"
-        self._tell(self._told(error))
+        self.over = True
+        self.deadline = float("inf")
+        self.commit = None
+        if self._task is not None:
+            self._task.cancel()
+        if self.attempt is not None:
+            self.attempt.cancel()
+        try:
+            settle(self)
+        except Exception:
+            logger.exception(REQUEST_FAILED, extra={"export_id": self.course.export_id})
+        finally:
+            self._on_over(self)
 
     def _told(self, error: UpstreamError) -> ApiError:
         """What a caller hears when no route is left."""
@@ -269,114 +343,11 @@ class Exchange(Case):
         else:
             connection.abort()
 
-    # ---- told by others
-
     def client_gone(self) -> None:
         """The client closed, reset, or shut its sending side: not the backend's fault."""
-        self.left_with = self.delivery.progress()
-        self.stop("client_gone")
-
-    def client_full(self) -> None:
-        self._paused_at = self.desk.now()
-        self._unsent_bytes = self.connection.unsent_bytes
-        self.deadline = min(self.deadline, self._paused_at + self.desk.limits.write_stall_s)
-        if self.attempt is not None:
-            self.attempt.pause()
-
-    def client_ready(self) -> None:
-        self._paused_at = None
-        if self.attempt is not None:
-            self.attempt.resume()
-
-    def stop(self, outcome: str) -> None:
-        """End early, with this outcome unless it has one already."""
-        if self.outcome or self._task is None:
-            return
-        self.outcome = outcome
-        # A task cancelled before its first step never enters its `finally`: nothing would be settled.
-        if self._running:
-            self._task.cancel()
-
-    def expire(self, now: float) -> None:
-        """A deadline may have passed: see which, act, and set the next."""
-        attempt, limits = self.attempt, self.desk.limits
-        if attempt is not None and now >= self.admitted_at + self._limit("stream_s"):
-            # Also of a reader that is slow but never stops.
-            attempt.give_up(StreamDeadline())
-        elif self._paused_at is not None:
-            if now >= self._paused_at + limits.write_stall_s and not self._progressed(now):
-                self.client_gone()
-                self.connection.abort()
-                return
-        elif attempt is not None:
-            if not attempt.ready.done() and now >= self._first_due(attempt):
-                attempt.give_up(FirstContentTimeout())
-            elif attempt.ready.done() and now >= attempt.touched_at + self._limit("gap_s"):
-                attempt.give_up(UpstreamStall())
-        if now >= self._heartbeat_due() and not (attempt is not None and attempt.ended.done()):
-            # Of what has just ended the task tells, and perhaps with another status.
-            self._heartbeat(now)
-        self.deadline = max(self._next_deadline(), now + 0.001)
-
-    def _progressed(self, now: float) -> bool:
-        """Whether a slow client has taken anything since it was last looked at."""
-        unsent_bytes = self.connection.unsent_bytes
-        progressed = unsent_bytes < self._unsent_bytes
-        self._paused_at, self._unsent_bytes = now, unsent_bytes
-        return progressed
-
-    def _heartbeat(self, now: float) -> None:
-        if not self.connection.committed:
-            if not self.course.is_durable:
-                return
-            self.status = 200
-            self.delivery.commit(200, [("content-type", EVENT_STREAM), *self._id_fields()])
-        self.delivery.heartbeat()
-        self._spoke_at = now
-
-    def _heartbeat_due(self) -> float:
-        """When silence has to be broken; never for an answer that is no stream."""
-        if not self.facts.stream or self._paused_at is not None:
-            return float("inf")
-        if not self.connection.committed:
-            return self.admitted_at + COMMIT_AFTER_S
-        heard_at = self.attempt.touched_at if self._answering and self.attempt is not None else 0.0
-        return max(self._spoke_at, heard_at) + HEARTBEAT_EVERY_S
-
-    def _next_deadline(self) -> float:
-        """The earliest moment at which `expire` could have something to do."""
-        due = min(self._heartbeat_due(), self.admitted_at + self._limit("stream_s"))
-        if self._paused_at is not None:
-            return min(due, self._paused_at + self.desk.limits.write_stall_s)
-        attempt = self.attempt
-        if attempt is None or attempt.ended.done():
-            return due
-        if not attempt.ready.done():
-            return min(due, self._first_due(attempt), self.desk.now() + LOOK_EVERY_S)
-        return min(due, attempt.touched_at + self._limit("gap_s"))
-
-    def _first_due(self, attempt: Attempt) -> float:
-        """When an attempt without content is given up. The text of an error is not waited for long.
-
-        A plain answer comes at its end: the default meant for a first token would cut long ones, so before its first
-        byte only a limit that was set applies (by the rule, or one other than the default), and then that of gaps.
-        """
-        if attempt.is_error:
-            return attempt.touched_at + ERROR_TEXT_S
-        first_content_s = self._limit("first_content_s")
-        if self.facts.stream:
-            return attempt.started_at + first_content_s
-        if attempt.head is not None:
-            return attempt.touched_at + self._limit("gap_s")
-        rule = self.course.decision.rule
-        set_by_rule = rule is not None and rule.first_content_s is not None
-        unset = not set_by_rule and first_content_s == DEFAULTS.first_content_s
-        return attempt.started_at + (self._limit("stream_s") if unset else first_content_s)
-
-    def _limit(self, name: str) -> float:
-        """A deadline of the rule, else of the gateway."""
-        own: float | None = getattr(self.course.decision.rule, name)
-        return own if own is not None else float(getattr(self.desk.limits, name))
+        if not self.over:
+            self.left_with = self.delivery.progress()
+            self.stop("client_gone")
 
     # ---- response fields
 

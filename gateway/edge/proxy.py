@@ -78,7 +78,7 @@ class Proxy:
     def begin(
         self, connection: ClientConnection, head: RequestHead, body: bytes, client: Client, endpoint: ApiEndpoint
     ) -> None:
-        """Take a whole request. Answers a refusal at once, everything else in a task of its own."""
+        """Take a whole request: refuse it at once, or send it on its way."""
         try:
             # Asked once more: a body may have been long on its way.
             self.check_accepting(client)
@@ -87,7 +87,7 @@ class Proxy:
             return
         exchange = Exchange(self._desk, connection, head, body, client, endpoint)
         try:
-            task = exchange.begin()
+            exchange.begin(self._over)
         except ApiError as error:
             if isinstance(error, Refused):
                 self._count(error, client)
@@ -98,10 +98,10 @@ class Proxy:
             message = "The gateway failed on this request."
             connection.refuse(ApiError(500, message, type="server_error", code="internal"))
             return
-        self._exchanges.add(exchange)
-        self._empty.clear()
-        self._desk.port.watch(exchange)
-        task.add_done_callback(lambda _: self._ended(exchange))
+        if not exchange.over:
+            self._exchanges.add(exchange)
+            self._empty.clear()
+            self._desk.port.watch(exchange)
 
     async def idle(self, timeout_s: float) -> None:
         """Wait until nothing is under way, at most so long."""
@@ -128,7 +128,7 @@ class Proxy:
             # They stay counted and are tried again at the next sweep.
             return
 
-    def _ended(self, exchange: Exchange) -> None:
+    def _over(self, exchange: Exchange) -> None:
         self._desk.port.unwatch(exchange)
         self._exchanges.discard(exchange)
         if not self._exchanges:

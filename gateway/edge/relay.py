@@ -1,17 +1,16 @@
 """Bytes from a backend to a client: one attempt at one backend, as a receiver of its connection.
 
 An attempt is called straight from the backend's `data_received`. Until it is `released` it holds what it reads (a role
-chunk, the first content); from then on whole events go to the client in the same call. Two moments are futures, because
-the request's life waits for them: `ready`, when the first content event is here and the answer may begin, and `ended`.
-Everything in between happens without a task.
+chunk, the first content); from then on whole events go to the client in the same call. Its owner is told of two
+moments, in that same call: when the first content is here and the answer may begin, and when it is over. Nothing in
+between needs a task.
 
 First and last token are different events: the first feeds latency, the last ends occupancy.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.edge.counting import Progress
 from gateway.edge.delivery import Delivery
@@ -33,11 +32,21 @@ ANSWER_HELD_BYTES_MAX = 1024 * 1024
 ANSWER_KEPT_BYTES_MAX = 64 * 1024 * 1024
 
 
+class Owner(Protocol):
+    """Whose attempt it is. Of one that it has cancelled it hears nothing more."""
+
+    def attempt_ready(self, attempt: "Attempt") -> None:
+        """The answer may begin: `release` lets it. A plain answer that fits into memory is ready when it is whole."""
+
+    def attempt_over(self, attempt: "Attempt") -> None:
+        """It is whole, after it was ready; or it has failed with its `error`."""
+
+
 class Attempt(ABC):
     """One try at one backend. Subclasses say what is content and what is whole."""
 
-    def __init__(self, connection: UpstreamConnection, slot: Slot, now: Callable[[], float]) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, owner: Owner, connection: UpstreamConnection, slot: Slot, now: Callable[[], float]) -> None:
+        self.owner = owner
         self.connection = connection
         self.slot = slot
         self.now = now
@@ -46,8 +55,9 @@ class Attempt(ABC):
         self.first_at: float | None = None
         self.last_at: float | None = None
         self.head: ResponseHead | None = None
-        self.ready: asyncio.Future[None] = loop.create_future()
-        self.ended: asyncio.Future[None] = loop.create_future()
+        self.ready = False
+        self.over = False
+        self.error: UpstreamError | None = None  # why it is over, if it is not whole
         self.released = False
         # Copied from the connection while it is ours: after the answer's end the next exchange may have it.
         self.bytes_sent = 0
@@ -76,7 +86,7 @@ class Attempt(ABC):
         error = self._status_error()
         if error is not None:
             self._settle(error)
-        elif not self.ended.done():
+        elif not self.over:
             self._finished()
 
     def on_failure(self, error: UpstreamError) -> None:
@@ -113,21 +123,30 @@ class Attempt(ABC):
 
     def cancel(self) -> None:
         """Give this attempt up without blame: the client left or the gateway stops."""
-        # The futures say nothing here: cancelling the task that waits for one has cancelled it already.
+        self.over = True
         self.connection.drop(self)
-        self.ended.cancel()
-        self.ready.cancel()
+
+    def _begin(self) -> None:
+        """The first content is here."""
+        if not self.ready and not self.over:
+            self.ready = True
+            self.owner.attempt_ready(self)
 
     def _settle(self, error: UpstreamError | None) -> None:
-        for future in (self.ready, self.ended):
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-                # Known to be there: nobody may be waiting for the second one.
-                future.exception()
+        """It is over: whole, or with this error."""
+        if self.over:
+            return
+        self.over, self.error = True, error
+        if self.ready or error is not None:
+            self.owner.attempt_over(self)
+        else:
+            # Whole at once: whoever begins it finds that it is over.
+            self.ready = True
+            self.owner.attempt_ready(self)
+
+    @abstractmethod
+    def release(self) -> None:
+        """The answer may begin: what was held leaves in one write, what follows goes straight through."""
 
     @abstractmethod
     def _is_expected(self, head: ResponseHead) -> bool:
@@ -147,13 +166,14 @@ class StreamAttempt(Attempt):
 
     def __init__(
         self,
+        owner: Owner,
         connection: UpstreamConnection,
         slot: Slot,
         now: Callable[[], float],
         tap: StreamTap,
         delivery: Delivery,
     ) -> None:
-        super().__init__(connection, slot, now)
+        super().__init__(owner, connection, slot, now)
         self.tap = tap
         self._delivery = delivery
         self._held: list[Passed] = []
@@ -166,7 +186,6 @@ class StreamAttempt(Attempt):
         return Progress(self.tap.content_events, self.tap.running_tokens)
 
     def release(self) -> None:
-        """The answer may begin: what was held leaves in one write, what follows goes straight through."""
         self.released = True
         held, self._held = self._held, []
         if held:
@@ -220,10 +239,10 @@ class StreamAttempt(Attempt):
         self._held += passed
         self._held_bytes += sum(len(each[0]) for each in passed)
         if self.tap.started:
-            if not self.ready.done():
+            if not self.ready:
                 self.first_at = self.last_at = self.touched_at
-                self.ready.set_result(None)
-            if self._held_bytes > HELD_BYTES_MAX:
+                self._begin()
+            if self._held_bytes > HELD_BYTES_MAX and not self.released:
                 # The record of this answer is not durable yet; what waits for it has a bound.
                 self.pause()
         elif self._held_bytes > HELD_BYTES_MAX:
@@ -264,9 +283,9 @@ class AnswerAttempt(Attempt):
     """An attempt at a non-streaming answer: held whole while it is small enough to be tried elsewhere."""
 
     def __init__(
-        self, connection: UpstreamConnection, slot: Slot, now: Callable[[], float], delivery: Delivery
+        self, owner: Owner, connection: UpstreamConnection, slot: Slot, now: Callable[[], float], delivery: Delivery
     ) -> None:
-        super().__init__(connection, slot, now)
+        super().__init__(owner, connection, slot, now)
         self._delivery = delivery
         self._pieces: list[bytes] = []
         self.answer_bytes = 0
@@ -300,8 +319,8 @@ class AnswerAttempt(Attempt):
         self.slot.generated(0, 0, self.bytes_received)
         if self.released:
             self._delivery.raw(data)
-        elif self.too_large_to_hold and not self.ready.done():
-            self.ready.set_result(None)
+        elif self.too_large_to_hold:
+            self._begin()
 
     def _finished(self) -> None:
         self.complete = True

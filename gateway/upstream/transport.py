@@ -176,7 +176,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._receiver is not receiver:
             return
         if not head.chunked and not head.close_delimited and self._left == 0:
-            self._finish(receiver, excess=bool(buffer))
+            self._finish(excess=bool(buffer))
         elif buffer:
             self._read_body(receiver, buffer)
 
@@ -185,10 +185,8 @@ class UpstreamConnection(asyncio.Protocol):
         if pieces:
             # What came in one read is handed on in one call, and leaves in one write.
             receiver.on_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-            if self._receiver is not receiver:
-                return
         if chunks.done:
-            self._finish(receiver, excess=bool(chunks.remainder))
+            self._finish(excess=bool(chunks.remainder))
 
     def _read_body(self, receiver: Receiver, data: bytes) -> None:
         if self._chunks is not None:
@@ -202,12 +200,14 @@ class UpstreamConnection(asyncio.Protocol):
         piece = data[: self._left] if len(data) > self._left else data
         self._left -= len(piece)
         receiver.on_body(piece)
-        if self._left == 0 and self._receiver is receiver:
-            self._finish(receiver, excess=len(data) > len(piece))
+        if self._left == 0:
+            self._finish(excess=len(data) > len(piece))
 
-    def _finish(self, receiver: Receiver, *, excess: bool) -> None:
-        head = self._head
-        assert head is not None
+    def _finish(self, *, excess: bool) -> None:
+        """The answer has ended. Whoever received it may have given it up, or left its end to the tail."""
+        head, receiver = self._head, self._receiver
+        if head is None or receiver is None:
+            return
         # An exchange may have left reading paused; an idle connection must notice its peer's close.
         self.resume(receiver)
         self._receiver = None

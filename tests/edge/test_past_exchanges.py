@@ -53,12 +53,23 @@ def slot(tmp_path: Path) -> Slot:
     return slot
 
 
+class Watcher:
+    """Owns an attempt and lets a stream begin."""
+
+    def attempt_ready(self, attempt: Attempt) -> None:
+        if isinstance(attempt, StreamAttempt):
+            attempt.release()
+
+    def attempt_over(self, attempt: Attempt) -> None:
+        assert attempt.error is None
+
+
 def begin(connection: UpstreamConnection, slot: Slot, site: Site, script: Script, *, streamed: bool = False) -> Attempt:
     """An attempt at an answer."""
     delivery, now = Delivery(cast(ClientConnection, Client()), slot), asyncio.get_running_loop().time
-    attempt: Attempt = AnswerAttempt(connection, slot, now, delivery)
+    attempt: Attempt = AnswerAttempt(Watcher(), connection, slot, now, delivery)
     if streamed:
-        attempt = StreamAttempt(connection, slot, now, StreamTap(choices=1, show="none"), delivery)
+        attempt = StreamAttempt(Watcher(), connection, slot, now, StreamTap(choices=1, show="none"), delivery)
     body = {"model": "m", "messages": [], "stream": streamed, "user": script.to_json()}
     connection.send(request(path=f"/{site.name}/v1/chat/completions", json_body=body), b"", attempt)
     return attempt
@@ -71,16 +82,13 @@ async def test_nothing_that_happens_to_a_past_exchange_touches_the_next(
 ) -> None:
     connection = await pool.connect()
     past = begin(connection, slot, site, Script(tokens=2), streamed=streamed)
-    await asyncio.wait_for(past.ready, 5)
-    if isinstance(past, StreamAttempt):
-        past.release()
-    await asyncio.wait_for(past.ended, 5)
+    await eventually(lambda: past.over, "the answer is whole")
     await eventually(lambda: pool.take_idle() is connection, "the connection is idle")
     present = begin(connection, slot, site, Script(tokens=2, body_hold=10))
     await eventually(lambda: present.head is not None, "its head")
     LATE[what](past)
     site.release()
-    await asyncio.wait_for(present.ended, 5)
+    await eventually(lambda: present.over, "the next answer is whole")
     assert pool.take_idle() is connection, "it cannot be used again"
 
 
@@ -108,7 +116,7 @@ async def test_an_answer_that_waits_for_its_record_cannot_cancel_the_next_ones(
         second = asyncio.create_task(worker.ask("patient", Script(tokens=3, hold_before_head=True)))
         await eventually(lambda: len(site.log) == 2, "the second request")
         assert site.log[0].connection == site.log[1].connection
-        await worker.pass_time(10)
+        await worker.pass_time(4)
         worker.disk.turn()
         site.release()
         assert [(await first).status, (await second).status] == [200, 200]

@@ -120,5 +120,5 @@ async def test_every_request_of_a_campaign_has_one_row_and_every_token_is_accoun
     assert found == {}
     assert verified.status == 0, verified.stdout
     # The plan was carried out: leavers left in the middle, cuts cut.
-    assert sum(row["outcome"] == "client_gone" for row in rows) > REQUESTS // 5 * 0.8
+    assert sum(row["outcome"] == "client_gone" for row in rows) > REQUESTS // 5 * 0.6
     assert sum(row["outcome"] == "upstream_cut" for row in rows) > REQUESTS // 20 * 0.8

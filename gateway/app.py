@@ -30,6 +30,7 @@ from gateway.edge.live import Live
 from gateway.edge.plane import DataPlane, limits_of, locator_of
 from gateway.edge.port import Port
 from gateway.edge.proxy import Proxy
+from gateway.edge.tally import Tally
 from gateway.ledger.board import Board
 from gateway.ledger.export_id import ExportIds
 from gateway.ledger.log import LogWriter
@@ -69,6 +70,7 @@ def build_worker(
     recovered = recover(writer, wall())
     live = Live(settings, snapshot.curves, PriceTime(settings.price_clock, snapshot.anchor), rng)
     port = Port(limits, loop)
+    counters = Counters()
     desk = Desk(
         live=live,
         admission=Admission(settings.tenants, snapshot.used),
@@ -76,7 +78,8 @@ def build_worker(
         log=writer,
         # A slot per exchange; there are never more exchanges than connections.
         board=Board.create(directory / "board", limits.connections_max),
-        counters=Counters(),
+        counters=counters,
+        tally=Tally(counters),
         port=port,
         ids=ExportIds(rng.getrandbits),
         now=loop.time,
@@ -84,7 +87,7 @@ def build_worker(
     proxy = Proxy(desk)
     port.open = Endpoints(proxy, lambda: proxy.ready).open
     prober = Prober(live.backends, live.states)
-    for sweep in (live.backends.sweep, prober.sweep, proxy.sweep):
+    for sweep in (live.backends.sweep, prober.sweep, proxy.sweep, desk.tally.sweep):
         port.on_sweep(sweep)
     return DataPlane(desk, proxy, prober, _tls(settings), recovered)
 

@@ -11,9 +11,8 @@ Lengths and ratios are means with forgetting, per key. Every table is bounded: t
 goes.
 """
 
-from collections import OrderedDict
 from math import exp2
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 ITL_TOKENS_MIN = 8  # a shorter stream measures the network's jitter
 PEAK_HALF_LIFE_S = 10.0  # as long as the ejection window: an excess fades when its failures no longer count
@@ -37,18 +36,21 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Recent(OrderedDict[Key, Value]):
+class Recent(Generic[Key, Value]):
     """A mapping of at most `keys_max` keys; the one written least recently goes. Reading does not reorder."""
 
-    def __init__(self, keys_max: int) -> None:
-        super().__init__()
-        self._keys_max = keys_max
+    __slots__ = ("_keys_max", "values")
 
-    def __setitem__(self, key: Key, value: Value) -> None:
-        super().__setitem__(key, value)
-        self.move_to_end(key)
-        if len(self) > self._keys_max:
-            self.popitem(last=False)
+    def __init__(self, keys_max: int) -> None:
+        self._keys_max = keys_max
+        self.values: dict[Key, Value] = {}  # for reading
+
+    def write(self, key: Key, value: Value) -> None:
+        values = self.values
+        values.pop(key, None)
+        values[key] = value
+        if len(values) > self._keys_max:
+            del values[next(iter(values))]
 
 
 class Mean:
@@ -173,14 +175,15 @@ class BytesPerToken:
     def observe(self, key: object, size_bytes: int, tokens: int) -> None:
         if tokens <= 0 or size_bytes <= 0:
             return
-        bytes_sum, tokens_sum = self._sums.get(key, (0.0, 0.0))
+        known = self._sums.values.get(key)
+        bytes_sum, tokens_sum = known if known is not None else (0.0, 0.0)
         if tokens_sum + tokens > RATIO_TOKENS_MAX:
             bytes_sum, tokens_sum = bytes_sum / 2, tokens_sum / 2
         bytes_sum, tokens_sum = bytes_sum + size_bytes, tokens_sum + tokens
-        self._sums[key] = (bytes_sum, tokens_sum)
+        self._sums.write(key, (bytes_sum, tokens_sum))
         self.ratios[key] = bytes_sum / tokens_sum
-        if len(self.ratios) > len(self._sums):  # the key written least recently went
-            self.ratios = {known: self.ratios[known] for known in self._sums}
+        if len(self.ratios) > len(self._sums.values):  # the key written least recently went
+            self.ratios = {known: self.ratios[known] for known in self._sums.values}
 
 
 class LengthEstimate:
@@ -198,7 +201,7 @@ class LengthEstimate:
 
     def predict(self, tenant: str, model: str, input_tokens: int, max_tokens: int | None, choices: int = 1) -> float:
         expected = OUTPUT_TOKENS
-        for mean in (self._models.get(model), self._keys.get((tenant, model, input_tokens.bit_length()))):
+        for mean in (self._models.values.get(model), self._keys.values.get((tenant, model, input_tokens.bit_length()))):
             if mean is not None:
                 weight = mean.count / (mean.count + SHRINK)
                 expected += (mean.value - expected) * weight
@@ -213,6 +216,6 @@ class LengthEstimate:
 
 
 def _observe(means: Recent[Key, Mean], key: Key, value: float) -> None:
-    mean = means.get(key) or Mean(value, LENGTH_GAIN)
+    mean = means.values.get(key) or Mean(value, LENGTH_GAIN)
     mean.observe(value)
-    means[key] = mean
+    means.write(key, mean)

@@ -268,11 +268,11 @@ class ClientConnection(asyncio.Protocol):
     # ---- reading a request
 
     def _read_head(self, data: bytes) -> None:
-        if not self._pending:
-            self.deadline = self._port.now() + self._limits.head_s
         end = head_end(data)
         try:
             if end < 0:
+                if not self._pending:
+                    self.deadline = self._port.now() + self._limits.head_s
                 self._pending = data
                 check_growing_head(data, self._port.head_limits)
                 return
@@ -297,6 +297,13 @@ class ClientConnection(asyncio.Protocol):
         if not head.chunked and not head.content_length:
             self._pending = rest
             self._answer(on_body, b"")
+            return
+        if head.content_length == len(rest) <= self._port.limits.body_bytes_max and self._port.take_body_bytes(
+            len(rest)
+        ):
+            # The whole request in one read, as small ones come.
+            self._body_bytes = len(rest)
+            self._answer(on_body, rest)
             return
         if head.content_length is not None and head.content_length > self._limits.body_bytes_max:
             self._reject(ApiError(413, self._too_large(), code="request_too_large"))

@@ -11,6 +11,7 @@ from gateway.edge.explaining import BYTES_PER_INPUT_TOKEN, REQUEST_OVERHEAD_BYTE
 from gateway.edge.live import Live
 from gateway.edge.locate import Destination, Locator
 from gateway.edge.port import Port
+from gateway.edge.tally import Tally
 from gateway.ledger.board import Board
 from gateway.ledger.export_id import ExportIds
 from gateway.ledger.log import LogWriter
@@ -29,6 +30,7 @@ class Desk:
     log: LogWriter
     board: Board
     counters: Counters
+    tally: Tally
     port: Port
     ids: ExportIds
     now: Callable[[], float]

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from gateway.edge.connection import Field
 from gateway.edge.course import DURABLE_S_MAX, Course
 from gateway.edge.delivery import Delivery
-from gateway.edge.patience import EVENT_STREAM, Patience
+from gateway.edge.patience import DUE_NOW, EVENT_STREAM, Patience
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.edge.settling import count_answer, opening_of, settle
 from gateway.errors import ApiError, Refused, RequestRejected, StaleConnection, UpstreamError, UpstreamMalformed
@@ -82,7 +82,6 @@ class Exchange(Patience):
         self._on_over = on_over
         self.delivery = Delivery(self.connection, self.course.slot)
         self.connection.exchange = self
-        self.deadline = self._next_deadline()
         try:
             connection = self.course.upstream.pool.take_idle()
             if connection is not None:
@@ -133,7 +132,7 @@ class Exchange(Patience):
         connection.send(head, body, attempt)
         attempt.bytes_sent = connection.bytes_sent
         slot.sent(attempt.bytes_sent)
-        self.deadline = self._next_deadline()
+        self.deadline = DUE_NOW
 
     # ---- told by the attempt and by the log
 
@@ -147,7 +146,6 @@ class Exchange(Patience):
         else:
             self.commit.add_done_callback(self._committed)
             self.commit_due = self.desk.now() + DURABLE_S_MAX
-            self.deadline = min(self.deadline, self.commit_due)
 
     def _committed(self, commit: asyncio.Future[None]) -> None:
         attempt = self.attempt
@@ -176,9 +174,11 @@ class Exchange(Patience):
     def _answer(self, attempt: Attempt) -> None:
         """The commit point: from here on this attempt serves, and nothing is ever sent again elsewhere."""
         try:
-            if isinstance(attempt, AnswerAttempt) and attempt.complete:
-                self._answer_whole(attempt)
-                return
+            if not self.facts.stream:
+                assert isinstance(attempt, AnswerAttempt)
+                if attempt.complete:
+                    self._answer_whole(attempt)
+                    return
             self._mark_first()
             if not self.delivery.committed:
                 self.delivery.commit(200, self._fields(EVENT_STREAM if self.facts.stream else JSON))
@@ -186,7 +186,7 @@ class Exchange(Patience):
             if attempt.over:
                 self._conclude(attempt)
             else:
-                self.deadline = self._next_deadline()
+                self.deadline = DUE_NOW
         except Exception:
             self._broken()
 
@@ -205,7 +205,8 @@ class Exchange(Patience):
     def _finish(self, attempt: Attempt) -> None:
         """All of an answer that was begun is here."""
         try:
-            if isinstance(attempt, StreamAttempt):
+            if self.facts.stream:
+                assert isinstance(attempt, StreamAttempt)
                 attempt.connection.let_end(attempt)
                 self.delivery.finish(supply_done=not attempt.tap.done)
             else:

@@ -25,13 +25,15 @@ ERROR_TEXT_S = 2.0
 # Before any content a head changes what is waited for, and an attempt tells nobody of it: how often to look.
 LOOK_EVERY_S = 1.0
 DEFAULTS = Limits()
+# Most exchanges are over before the next sweep: a deadline is worked out by the first one that finds them.
+DUE_NOW = float("-inf")
 EVENT_STREAM = "text/event-stream"
 
 
 class Patience(Case):
     """A case with deadlines. Times are of the loop's clock."""
 
-    deadline = float("inf")
+    deadline = DUE_NOW
     over = False
     commit: asyncio.Future[None] | None = None  # what an answer that is ready waits for
     commit_due = float("inf")

@@ -12,8 +12,8 @@ from gateway.edge.counting import NOTHING, Counts, EventRatio, InputClaim, count
 from gateway.edge.locate import Destination
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.ledger.opening import Opening
-from gateway.ledger.settlement import Ending, Row, settle_row
-from gateway.telemetry import ATTEMPTS, BYTES, DROPPED_EVENTS, OVERHEAD, REQUESTS, TOKENS, TTFT
+from gateway.ledger.settlement import Ending, settle_row
+from gateway.telemetry import DROPPED_EVENTS, OVERHEAD, TTFT
 from gateway.wire.openai_answer import UsageClaims, claims, hidden_reasoning, plausible_answer, plausible_stream
 
 REQUEST_ID_CHARS_MAX = 128
@@ -59,7 +59,7 @@ def settle(case: Case) -> None:
         case.permit.settle(counts.usage.input_tokens + counts.billed, now)
     if case.outcome == "completed" and case.attempt is not None:
         _learn(case, case.attempt, counts, now)
-    _measure(case, row, counts)
+    _measure(case, counts)
 
 
 def _ending(case: Case, counts: Counts, now: float) -> Ending:
@@ -94,7 +94,9 @@ def _counts(case: Case) -> Counts:
         return case.counts
     if attempt is None or case.ttft_s is None:
         return NOTHING
-    if isinstance(attempt, StreamAttempt):
+    # Asked this way round: of the right class `isinstance` is sure at once.
+    if case.facts.stream:
+        assert isinstance(attempt, StreamAttempt)
         return _count_stream(case, attempt)
     assert isinstance(attempt, AnswerAttempt)
     return count_answer(case, attempt)
@@ -177,7 +179,8 @@ def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
             state.itl.observe_stream(attempt.last_at - attempt.first_at, usage.output_tokens)
     if counts.source != "upstream":
         return
-    if isinstance(attempt, StreamAttempt):
+    if facts.stream:
+        assert isinstance(attempt, StreamAttempt)
         state.tokens_per_event.observe(usage.output_tokens, attempt.tap.content_events)
     elif case.answer is not None and usage.output_tokens:
         backend = case.course.opening.origin_backend
@@ -190,28 +193,30 @@ def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
     state.bytes_out.observe((case.endpoint.dialect, facts.stream), attempt.bytes_received, usage.output_tokens)
 
 
-def _measure(case: Case, row: Row, counts: Counts) -> None:
-    counters, opening = case.desk.counters, case.course.opening
-    counters.add(REQUESTS, (opening.tenant, opening.model, case.outcome))
-    if case.attempt is not None:
-        place = (opening.origin_country, opening.destination_country)
-        counters.add(TOKENS, ("input", *place), counts.usage.input_tokens)
-        counters.add(TOKENS, ("generated", *place), counts.usage.output_tokens)
-        counters.add(TOKENS, ("delivered", *place), counts.delivered)
-        counters.add(TOKENS, ("billed", *place), counts.billed)
-        if not case.failure:
-            counters.add(ATTEMPTS, (opening.origin_backend, "served"))
-        if isinstance(case.attempt, StreamAttempt) and case.attempt.tap.bad_events:
-            counters.add(DROPPED_EVENTS, (opening.origin_backend,), case.attempt.tap.bad_events)
-    for direction in ("from_client", "to_client", "to_backend", "from_backend"):
-        size = row[f"bytes_{direction}"]
-        if isinstance(size, int) and size:
-            counters.add(BYTES, (direction,), size)
+def _measure(case: Case, counts: Counts) -> None:
+    desk, opening, attempt = case.desk, case.course.opening, case.attempt
+    origin = (opening.origin_backend, opening.origin_country) if attempt is not None else ("", "")
+    served = attempt is not None and not case.failure
+    kind = (opening.tenant, opening.model, case.outcome, *origin, opening.destination_country, served)
+    sums = desk.tally.of(kind)
+    sums.requests += 1
+    sums.from_client += len(case.body)
+    sums.to_client += case.delivery.payload_bytes
+    if attempt is None:
+        return
+    sums.input += counts.usage.input_tokens
+    sums.generated += counts.usage.output_tokens
+    sums.delivered += counts.delivered
+    sums.billed += counts.billed
+    sums.to_backend += attempt.bytes_sent
+    sums.from_backend += attempt.bytes_received
+    if case.facts.stream and isinstance(attempt, StreamAttempt) and attempt.tap.bad_events:
+        desk.counters.add(DROPPED_EVENTS, (opening.origin_backend,), attempt.tap.bad_events)
     if case.ttft_s is not None:
-        counters.observe(TTFT, (opening.origin_backend,), case.ttft_s)
-        if case.attempt is not None and case.attempt.first_at is not None:
-            backend_s = case.attempt.first_at - case.attempt.started_at
-            counters.observe(OVERHEAD, (), max(0.0, case.ttft_s - backend_s))
+        desk.counters.observe(TTFT, (opening.origin_backend,), case.ttft_s)
+        if attempt.first_at is not None:
+            backend_s = attempt.first_at - attempt.started_at
+            desk.counters.observe(OVERHEAD, (), max(0.0, case.ttft_s - backend_s))
 
 
 def _ms(seconds: float | None) -> int | None:

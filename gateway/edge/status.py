@@ -14,6 +14,7 @@ from routing.table import RouteTable
 def worker_status(desk: Desk, proxy: Proxy, now: float) -> dict[str, Any]:
     """One worker's live state."""
     live = desk.live
+    desk.tally.tell()
     return {
         "log": desk.log.log,
         "pid": os.getpid(),

@@ -221,11 +221,11 @@ def test_no_expected_length_is_above_max_tokens(seen: list[tuple[int, int]], ask
 def test_tables_are_bounded_and_forget_what_was_written_longest_ago() -> None:
     table: Recent[int, int] = Recent(3)
     for key in (1, 2, 3, 1, 4):
-        table[key] = key
-    assert list(table) == [3, 1, 4]
-    assert table.get(3) == 3
-    table[5] = 5
-    assert list(table) == [1, 4, 5]  # reading 3 did not save it
+        table.write(key, key)
+    assert list(table.values) == [3, 1, 4]
+    assert table.values.get(3) == 3
+    table.write(5, 5)
+    assert list(table.values) == [1, 4, 5]  # reading 3 did not save it
 
 
 def test_many_tenants_do_not_grow_the_memory() -> None:

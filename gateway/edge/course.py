@@ -93,22 +93,18 @@ class Course:
             message = f"The export ledger cannot write: {error}."
             raise Refused(503, "ledger", message, retry_after_s=_retry_s(desk)) from None
 
-    def next_route(self, error: UpstreamError, attempt: Attempt | None) -> float:
-        """After a failure before any content: the next route, and how long to wait before it.
-
-        Raises:
-            UpstreamError: `error`, if nothing else may be tried.
-        """
+    def next_route(self, error: UpstreamError, attempt: Attempt | None) -> float | None:
+        """After a failure before any content: the next route, and seconds to wait before it; None if there is none."""
         desk, now = self._desk, self._desk.now()
         self.gave_up(error, attempt)
         attempts = len(self.failed)
         if not may_retry(error.cause, attempts, now - self._started_at, self._live.retry_limits):
-            raise error
+            return None
         decision, prices = self._decide()
         if decision.route is None or self._live.backends.get(decision.route.backend.name) is None:
-            raise error
+            return None
         if not self._live.retries.try_take(now):
-            raise error
+            return None
         self._take(decision, prices)
         self.slot.reopen(self.opening.to_bytes())
         self._ticket = desk.log.append(self.opening.record())

@@ -249,9 +249,8 @@ class Exchange(Patience):
                 # The commonest fault of healthy servers: on a fresh connection, without blame or a new attempt.
                 self._task = self.desk.spawn(self._connect(anew=True))
                 return
-            try:
-                pause_s = self.course.next_route(error, attempt)
-            except UpstreamError:
+            pause_s = self.course.next_route(error, attempt)
+            if pause_s is None:
                 self._give_up(error)
             else:
                 self._task = self.desk.spawn(self._connect(pause_s))
@@ -310,6 +309,9 @@ class Exchange(Patience):
         except Exception:
             logger.exception(REQUEST_FAILED, extra={"export_id": self.course.export_id})
         finally:
+            self.attempt = (
+                None  # it knows its owner: without the circle both go at once, and not when a collection comes
+            )
             self._on_over(self)
 
     def _told(self, error: UpstreamError) -> ApiError:

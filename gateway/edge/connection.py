@@ -31,14 +31,8 @@ from gateway.edge.port import Port
 from gateway.errors import ApiError, Refused
 from gateway.wire.chunked import LAST_CHUNK, ChunkedDecoder, chunk
 from gateway.wire.errors import BadRequest, FramingError
-from gateway.wire.http1 import (
-    CONTINUE,
-    RequestHead,
-    check_growing_head,
-    encode_response_head,
-    head_end,
-    parse_request_head,
-)
+from gateway.wire.http1 import RequestHead
+from gateway.wire.http1_encode import CONTINUE, encode_response_head
 from gateway.wire.openai import error_body
 
 # What a client may send ahead while its request is being answered. More than this stops reading until the answer ends.
@@ -84,6 +78,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = State.HEAD
         self._pending = b""
         self._head: RequestHead | None = None
+        self._content_length: int | None = None
         self._on_body: OnBody | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -268,20 +263,19 @@ class ClientConnection(asyncio.Protocol):
     # ---- reading a request
 
     def _read_head(self, data: bytes) -> None:
-        end = head_end(data)
         try:
-            if end < 0:
-                if not self._pending:
-                    self.deadline = self._port.now() + self._limits.head_s
-                self._pending = data
-                check_growing_head(data, self._port.head_limits)
-                return
-            self._pending = b""
-            head = parse_request_head(data[:end], self._port.head_limits)
+            read = self._port.heads.read(data)
         except BadRequest as error:
             self._pending = b""
             self._reject(ApiError(error.status, error.reason, code="bad_request"))
             return
+        if read is None:
+            if not self._pending:
+                self.deadline = self._port.now() + self._limits.head_s
+            self._pending = data
+            return
+        self._pending = b""
+        head, self._content_length, end = read
         self._head = head
         self._keep_alive = head.keep_alive and not self._port.draining
         self._committed = False
@@ -294,18 +288,18 @@ class ClientConnection(asyncio.Protocol):
             self._skip_body(head, rest)
             self.refuse(error)
             return
-        if not head.chunked and not head.content_length:
+        if not head.chunked and not self._content_length:
             self._pending = rest
             self._answer(on_body, b"")
             return
-        if head.content_length == len(rest) <= self._port.limits.body_bytes_max and self._port.take_body_bytes(
+        if self._content_length == len(rest) <= self._port.limits.body_bytes_max and self._port.take_body_bytes(
             len(rest)
         ):
             # The whole request in one read, as small ones come.
             self._body_bytes = len(rest)
             self._answer(on_body, rest)
             return
-        if head.content_length is not None and head.content_length > self._limits.body_bytes_max:
+        if self._content_length is not None and self._content_length > self._limits.body_bytes_max:
             self._reject(ApiError(413, self._too_large(), code="request_too_large"))
             return
         if head.expect_continue and not rest:
@@ -320,8 +314,8 @@ class ClientConnection(asyncio.Protocol):
             self._read_body(rest)
 
     def _read_body(self, data: bytes) -> None:
-        head, on_body = self._head, self._on_body
-        assert head is not None and on_body is not None
+        on_body = self._on_body
+        assert on_body is not None
         rest = b""
         if self._chunks is not None:
             try:
@@ -332,8 +326,8 @@ class ClientConnection(asyncio.Protocol):
             done = self._chunks.done
             rest = self._chunks.remainder if done else b""
         else:
-            assert head.content_length is not None
-            left = head.content_length - self._body_bytes
+            assert self._content_length is not None
+            left = self._content_length - self._body_bytes
             pieces, rest = [data[:left]], data[left:]
             done = len(data) >= left
         size = sum(map(len, pieces))
@@ -361,7 +355,7 @@ class ClientConnection(asyncio.Protocol):
     def _skip_body(self, head: RequestHead, rest: bytes) -> None:
         """After a refusal by the head alone: a body that is already here is dropped, else the connection ends."""
         self._state = State.ANSWER
-        length = head.content_length or 0
+        length = self._content_length or 0
         if head.chunked or length > len(rest):
             self._keep_alive = False
         else:
@@ -374,7 +368,7 @@ class ClientConnection(asyncio.Protocol):
         self.refuse(error)
 
     def _body_deadline(self) -> float:
-        allowed_s = max(self._head.content_length or 0 if self._head else 0, self._body_bytes)
+        allowed_s = max(self._content_length or 0, self._body_bytes)
         large_s = min(self._limits.body_large_s, allowed_s / self._limits.body_bytes_per_s_min)
         return self._body_since + max(self._limits.body_s, large_s)
 

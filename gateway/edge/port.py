@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from gateway.config import Limits
 from gateway.wire.http1 import HeadLimits, RequestHead
+from gateway.wire.http1_memory import request_heads
 
 SWEEP_S = 0.25
 
@@ -55,7 +56,7 @@ class Port:
     def install(self, limits: Limits) -> None:
         """Take these limits, for the connections that are there as well."""
         self.limits = limits
-        self.head_limits = HeadLimits(limits.head_bytes_max, limits.fields_max, limits.line_bytes_max)
+        self.heads = request_heads(HeadLimits(limits.head_bytes_max, limits.fields_max, limits.line_bytes_max))
 
     @property
     def connections(self) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from gateway.config import BackendSettings, Limits
 from gateway.upstream.pool import Origin, Pool
-from gateway.wire.http1 import RequestHead, encode_request_head
+from gateway.wire.http1 import RequestHead
+from gateway.wire.http1_encode import encode_request_head
 from gateway.wire.openai import BackendUsage
 
 # What a client's request tells a backend besides its body. Everything else stays here.

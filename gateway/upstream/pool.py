@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import ConnectFailed, ConnectTimeout
 from gateway.upstream.transport import UpstreamConnection
+from gateway.wire.http1_memory import response_heads
 
 IDLE_S = 4.0
 RESOLVE_EVERY_S = 30.0
@@ -60,7 +61,7 @@ class Pool:
     def __init__(self, origin: Origin, *, connect_s: float, head_bytes_max: int) -> None:
         self.origin = origin
         self._connect_s = connect_s
-        self._head_bytes_max = head_bytes_max
+        self._heads = response_heads(head_bytes_max)
         self._tls = origin.tls()
         self._idle: deque[UpstreamConnection] = deque()
         self._addresses: list[tuple[str, int]] = []
@@ -98,7 +99,7 @@ class Pool:
         for host, port in await self._resolve():
             try:
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamConnection(self._head_bytes_max, self._keep),
+                    lambda: UpstreamConnection(self._heads, self._keep),
                     host,
                     port,
                     ssl=self._tls,

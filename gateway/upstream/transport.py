@@ -23,7 +23,8 @@ from gateway.errors import (
 )
 from gateway.wire.chunked import ChunkedDecoder
 from gateway.wire.errors import BadResponse
-from gateway.wire.http1 import ResponseHead, head_end, parse_response_head
+from gateway.wire.http1 import ResponseHead
+from gateway.wire.http1_memory import HeadMemory
 
 # After an answer is known to be whole, how long its last chunk may take before the connection is given up.
 TAIL_S = 0.5
@@ -56,8 +57,8 @@ class _Tail:
 class UpstreamConnection(asyncio.Protocol):
     """A connection of a backend's pool. Idle while `receiver` is None."""
 
-    def __init__(self, head_bytes_max: int, on_idle: Callable[["UpstreamConnection"], None]) -> None:
-        self._head_bytes_max = head_bytes_max
+    def __init__(self, heads: HeadMemory[ResponseHead], on_idle: Callable[["UpstreamConnection"], None]) -> None:
+        self._heads = heads
         self._on_idle = on_idle
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
@@ -158,19 +159,17 @@ class UpstreamConnection(asyncio.Protocol):
     def _read_head(self, receiver: Receiver, data: bytes) -> None:
         buffer = self._head_buffer + data if self._head_buffer else data
         while True:
-            end = head_end(buffer)
-            if end < 0:
-                if len(buffer) > self._head_bytes_max:
-                    raise BadResponse("head too large")
+            read = self._heads.read(buffer)
+            if read is None:
                 self._head_buffer = buffer
                 return
-            head = parse_response_head(buffer[:end], self._head_bytes_max)
+            head, length, end = read
             buffer = buffer[end:]
             if not head.is_informational:
                 break
         self._head, self._head_buffer = head, b""
         self._chunks = ChunkedDecoder(BadResponse) if head.chunked else None
-        self._left = head.content_length or 0
+        self._left = length or 0
         self.keep_alive_timeout_s = head.keep_alive_timeout_s
         receiver.on_head(head)
         if self._receiver is not receiver:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 heads: strict in, plain out.
+"""HTTP/1.1 heads as they come in: strictly.
 
 Request smuggling lives where two parsers read one head differently. So a head is taken only if it fits one narrow
 grammar, checked in a single pass over the bytes (RFC 9112 without its leniencies: no bare LF, no folding, no space
@@ -14,11 +14,9 @@ head and give the body up as another protocol's. Java's client sends `Upgrade: h
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
-from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httptools
 
@@ -34,16 +32,12 @@ _UPGRADE_NAMES = (b"upgrade", b"http2-settings")
 _UPGRADE = re.compile(rb"^(?:upgrade|http2-settings):[^\r\n]*+\r\n", re.IGNORECASE | re.MULTILINE).sub
 _VERSION = re.compile(rb" HTTP/[0-9](?:\.[0-9])?$").search
 _LENGTH = re.compile(rb"[0-9]{1,15}").fullmatch  # 15 digits: exact in a double, in case anyone downstream uses one
-_HOST = re.compile(rb"[0-9A-Za-z.\-_~%!$&'()*+;=:\[\]]*+").fullmatch
+is_authority = re.compile(rb"[0-9A-Za-z.\-_~%!$&'()*+;=:\[\]]*+").fullmatch
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout=([0-9]{1,6})(?:$|[,;\s])", re.IGNORECASE).search
 
-_is_token = re.compile(TOKEN).fullmatch
-_is_value = re.compile(rb"[\t -~\x80-\xff]*+").fullmatch
-_is_target = re.compile(rb"/[!-~]*+").fullmatch
-
-_FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
+FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
 _CREDENTIALS = (b"authorization", b"x-api-key")
-_MEANT = frozenset((*_FRAMING_FIELDS, *_CREDENTIALS, b"host", b"expect", b"connection", b"keep-alive"))
+_MEANT = frozenset((*FRAMING_FIELDS, *_CREDENTIALS, b"host", b"expect", b"connection", b"keep-alive"))
 _LISTENER = object()  # httptools is asked for its opinion only: no callbacks
 _LEADING_CRLFS_MAX = 2  # some clients send a CRLF too many after a body (RFC 9112, 2.2)
 
@@ -57,18 +51,53 @@ class HeadLimits:
     line_bytes_max: int = 8190
 
 
-class RequestHead(NamedTuple):
-    method: str
-    target: bytes
-    path: str  # as sent, not percent-decoded: routing compares exact paths
-    query: str
-    version: str  # "1.1" or "1.0"
-    headers: list[Field]  # names in lower case; not in the repr, credentials are among them
-    keep_alive: bool
-    content_length: int | None
-    chunked: bool
-    expect_continue: bool
-    host: str
+class RequestHead:
+    """What a request says before its body, but for how long the body is: many requests share one head."""
+
+    __slots__ = (
+        "_lines",
+        "_lines_of",
+        "chunked",
+        "expect_continue",
+        "facts",
+        "headers",
+        "host",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "target",
+        "version",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        version: str,
+        headers: list[Field],
+        *,
+        keep_alive: bool,
+        chunked: bool,
+        expect_continue: bool,
+        host: str,
+    ) -> None:
+        self.method = method
+        self.target = target
+        path, _, query = target.decode("ascii").partition("?")
+        self.path = path  # as sent, not percent-decoded: routing compares exact paths
+        self.query = query
+        self.version = version  # "1.1" or "1.0"
+        # All but the content length, names in lower case; not in the repr, credentials are among them.
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.chunked = chunked
+        self.expect_continue = expect_continue
+        self.host = host
+        # For who reads this head: what it has worked out, so that it does so once. Goes when the head is forgotten.
+        self.facts: Any = None
+        self._lines = b""
+        self._lines_of: Collection[bytes] = ()
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a field, by its lower-case name."""
@@ -77,26 +106,31 @@ class RequestHead(NamedTuple):
                 return value
         return None
 
+    def lines_of(self, names: Collection[bytes]) -> bytes:
+        """The fields of these names as lines to be sent on. What was read here is in the grammar of what is written."""
+        if names is not self._lines_of:
+            self._lines = b"".join([b"%b: %b\r\n" % field for field in self.headers if field[0] in names])
+            self._lines_of = names
+        return self._lines
+
     def __repr__(self) -> str:
         return f"RequestHead({self.method} {self.path} HTTP/{self.version}, {len(self.headers)} fields)"
 
 
 class ResponseHead(NamedTuple):
+    """What a response says before its body, but for how long the body is."""
+
     status: int
     reason: str
-    headers: list[Field]  # not in the repr
-    content_length: int | None  # 0 where the status allows no body
+    headers: list[Field]  # all but the content length; not in the repr
     chunked: bool
+    close_delimited: bool
     keep_alive: bool
     keep_alive_timeout_s: int | None
 
     @property
     def is_informational(self) -> bool:
         return self.status < 200
-
-    @property
-    def close_delimited(self) -> bool:
-        return self.content_length is None and not self.chunked
 
     def get(self, name: bytes) -> bytes | None:
         for known, value in self.headers:
@@ -138,8 +172,8 @@ def check_growing_head(buffer: bytes | bytearray, limits: HeadLimits) -> None:
         raise BadRequest(431, "request head too large")
 
 
-def parse_request_head(raw: bytes, limits: HeadLimits) -> RequestHead:
-    """Read a whole head, up to and including its blank line (see `head_end`)."""
+def parse_request_head(raw: bytes, limits: HeadLimits) -> tuple[RequestHead, int | None]:
+    """Read a whole head, up to and including its blank line (see `head_end`), and its content length."""
     raw = raw[_start(raw) :]
     line_end = raw.find(b"\r\n")
     if (line_end if line_end >= 0 else len(raw)) > limits.line_bytes_max:
@@ -162,20 +196,17 @@ def parse_request_head(raw: bytes, limits: HeadLimits) -> RequestHead:
     length, chunked = _request_framing(meaning, version)
     expect_continue, host = _expects_continue(meaning, version), _host(meaning, version)
     fields = _second_opinion(raw, fields)
-    path, _, query = target.decode("ascii").partition("?")
-    return RequestHead(
-        method=method.decode("ascii"),
-        target=target,
-        path=path,
-        query=query,
-        version=version,
-        headers=_trimmed(fields),
+    head = RequestHead(
+        method.decode("ascii"),
+        target,
+        version,
+        _shown(fields),
         keep_alive=_persists(meaning, version),
-        content_length=length,
         chunked=chunked,
         expect_continue=expect_continue,
         host=host,
     )
+    return head, length
 
 
 def _why_not(request_line: bytes) -> BadRequest:
@@ -203,9 +234,9 @@ def _second_opinion(raw: bytes, fields: list[Field]) -> list[Field]:
     return kept
 
 
-def _trimmed(fields: list[Field]) -> list[Field]:
-    """Without trailing space."""
-    return [(name, value.rstrip(b" \t")) for name, value in fields]
+def _shown(fields: list[Field]) -> list[Field]:
+    """Without trailing space; and without the length, which is told beside the head."""
+    return [(name, value.rstrip(b" \t")) for name, value in fields if name != b"content-length"]
 
 
 class _Meaning:
@@ -255,7 +286,7 @@ def _host(meaning: _Meaning, version: str) -> str:
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise BadRequest(400, "exactly one Host is required")
     host = hosts[0] if hosts else b""
-    if not _HOST(host):
+    if not is_authority(host):
         raise BadRequest(400, "malformed Host")
     return host.decode("ascii")
 
@@ -272,8 +303,11 @@ def _persists(meaning: _Meaning, version: str) -> bool:
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
 
 
-def parse_response_head(raw: bytes, head_bytes_max: int = 32768) -> ResponseHead:
-    """Read a backend's head. The caller skips heads that are informational and then reads the next one."""
+def parse_response_head(raw: bytes, head_bytes_max: int = 32768) -> tuple[ResponseHead, int | None]:
+    """Read a backend's head, and its content length: 0 where the status allows no body.
+
+    The caller skips heads that are informational and then reads the next one.
+    """
     if len(raw) > head_bytes_max:
         raise BadResponse("response head too large")
     match = _RESPONSE(raw)
@@ -296,15 +330,17 @@ def parse_response_head(raw: bytes, head_bytes_max: int = 32768) -> ResponseHead
         keep_alive = keep_alive and not chunked and (status == 304 or not length)
         length, chunked = 0, False
     timeout = _KEEP_ALIVE_TIMEOUT(b",".join(meaning.all(b"keep-alive")))
-    return ResponseHead(
+    close_delimited = length is None and not chunked
+    head = ResponseHead(
         status=status,
         reason=(reason or b"").decode("latin-1"),
-        headers=_trimmed(fields),
-        content_length=length,
+        headers=_shown(fields),
         chunked=chunked,
-        keep_alive=keep_alive and (chunked or length is not None),
+        close_delimited=close_delimited,
+        keep_alive=keep_alive and not close_delimited,
         keep_alive_timeout_s=int(timeout.group(1)) if timeout else None,
     )
+    return head, length
 
 
 def _response_framing(meaning: _Meaning, version: str) -> tuple[int | None, bool]:
@@ -320,71 +356,3 @@ def _response_framing(meaning: _Meaning, version: str) -> tuple[int | None, bool
     if not _LENGTH(lengths[0].strip(b" \t")):
         raise BadResponse("malformed Content-Length")
     return int(lengths[0]), False
-
-
-def _bytes(text: str | bytes) -> bytes:
-    return text.encode("ascii") if isinstance(text, str) else text  # UnicodeEncodeError is a ValueError
-
-
-# Nearly all fields that are sent are the same from request to request; ids go by.
-@lru_cache(maxsize=1024)
-def _field_line(name: str | bytes, value: str | bytes) -> bytes:
-    name, value = _bytes(name), _bytes(value)
-    if not _is_token(name) or not _is_value(value):
-        raise ValueError(f"header field {name!r} cannot be sent")
-    if name.lower() in _FRAMING_FIELDS:
-        raise ValueError(f"{name!r} is written by the encoder")
-    return b"%b: %b\r\n" % (name, value)
-
-
-def _field_lines(fields: Iterable[tuple[str | bytes, str | bytes]]) -> list[bytes]:
-    return [_field_line(name, value) for name, value in fields]
-
-
-def _framing_lines(content_length: int | None, chunked: bool) -> list[bytes]:
-    if chunked and content_length is not None:
-        raise ValueError("a body is chunked or has a length")
-    if content_length is not None:
-        return [b"content-length: %d\r\n" % content_length]
-    return [b"transfer-encoding: chunked\r\n"] if chunked else []
-
-
-def encode_request_head(
-    method: str,
-    target: str | bytes,
-    host: str | bytes,
-    fields: Iterable[tuple[str | bytes, str | bytes]],
-    *,
-    content_length: int | None = None,
-    chunked: bool = False,
-) -> bytes:
-    """A head for a backend. ValueError for anything that could end a line early: no request field writes a head."""
-    verb, path, authority = _bytes(method), _bytes(target), _bytes(host)
-    if not _is_token(verb) or not _is_target(path) or not authority or not _HOST(authority):
-        raise ValueError("method, target or host cannot be sent")
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (verb, path, authority)]
-    return b"".join([*lines, *_field_lines(fields), *_framing_lines(content_length, chunked), b"\r\n"])
-
-
-_REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-def encode_response_head(
-    status: int,
-    fields: Iterable[tuple[str | bytes, str | bytes]],
-    *,
-    content_length: int | None = None,
-    chunked: bool = False,
-    close: bool = False,
-) -> bytes:
-    """A head for a client. ValueError for control characters in a name or value."""
-    if not 200 <= status <= 599:
-        raise ValueError(f"{status} is no final status")
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))]
-    lines += _field_lines(fields)
-    lines += _framing_lines(content_length, chunked)
-    if close:
-        lines.append(b"connection: close\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)

@@ -1,9 +1,7 @@
 """One request as data: what it is, and what became of it so far. `Exchange` moves it on, `settling` writes it down."""
 
-from dataclasses import dataclass
-
 from gateway.clock import wall
-from gateway.edge.admission import Client
+from gateway.edge.caller import Caller
 from gateway.edge.connection import ClientConnection
 from gateway.edge.counting import Counts, Progress
 from gateway.edge.course import Course
@@ -12,17 +10,9 @@ from gateway.edge.desk import Desk
 from gateway.edge.metering import Permit
 from gateway.edge.relay import Attempt
 from gateway.wire.http1 import RequestHead
-from gateway.wire.openai import Endpoint, RequestFacts
+from gateway.wire.openai import RequestFacts
 from gateway.wire.openai_answer import AnswerFacts
 from routing.demand import Demand
-
-
-@dataclass(frozen=True, slots=True)
-class ApiEndpoint:
-    """An endpoint that generates tokens: its dialect and the shape of its request."""
-
-    dialect: str
-    shape: Endpoint
 
 
 class Case:
@@ -40,15 +30,15 @@ class Case:
         connection: ClientConnection,
         head: RequestHead,
         body: bytes,
-        client: Client,
-        endpoint: ApiEndpoint,
+        caller: Caller,
     ) -> None:
         self.desk = desk
         self.connection = connection
         self.head = head
         self.body = body
-        self.client = client
-        self.endpoint = endpoint
+        self.caller = caller
+        self.client = caller.client
+        self.endpoint = caller.endpoint
         self.admitted_at = desk.now()
         self.admitted_wall = wall()
         self.attempt: Attempt | None = None  # the one that serves, or may

@@ -7,7 +7,7 @@ API dialect needs besides its endpoints in `API`.
 from collections.abc import Callable
 
 from gateway.edge.admission import Client
-from gateway.edge.case import ApiEndpoint
+from gateway.edge.caller import ApiEndpoint, Caller
 from gateway.edge.connection import ClientConnection
 from gateway.edge.proxy import Proxy
 from gateway.errors import ApiError
@@ -41,6 +41,10 @@ class Endpoints:
         Raises:
             ApiError: 404, 405, 415, 401, in this order; or 503 while draining.
         """
+        known: Caller | None = head.facts
+        if known is not None:
+            self._proxy.check_accepting(known.client)
+            return lambda body: self._proxy.begin(connection, head, body, known)
         methods = METHODS.get(head.path)
         if methods is None:
             raise ApiError(404, f"There is no {head.path[:200]} here.", code="not_found")
@@ -56,7 +60,8 @@ class Endpoints:
         if endpoint is None:
             return lambda _: self._models(connection, client)
         self._proxy.check_accepting(client)
-        return lambda body: self._proxy.begin(connection, head, body, client, endpoint)
+        caller = head.facts = Caller(head, client, endpoint)
+        return lambda body: self._proxy.begin(connection, head, body, caller)
 
     def _health(self, connection: ClientConnection, path: str) -> None:
         well = path == "/healthz" or self._ready()

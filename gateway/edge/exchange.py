@@ -68,7 +68,7 @@ class Exchange(Patience):
             self.facts = parse_request(self.body, self.endpoint.shape)
         except BadRequest as error:
             raise ApiError(error.status, error.reason, param=error.param, code="invalid_request") from None
-        destination = desk.locator.locate(self.connection.peer, self.head, tenant.country)
+        destination = self.caller.destination(desk.locator, self.connection.peer, self.head)
         self.demand = desk.demand(self.facts, len(self.body), tenant, destination, self.endpoint.dialect)
         expected = self.demand.input_tokens + round(self.demand.output_tokens)
         self.permit = desk.admission.admit(self.client, expected, self.admitted_at, self.admitted_wall)

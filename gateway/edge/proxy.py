@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from gateway.clock import wall
 from gateway.edge.admission import Client
-from gateway.edge.case import ApiEndpoint
+from gateway.edge.caller import Caller
 from gateway.edge.connection import ClientConnection
 from gateway.edge.desk import Desk
 from gateway.edge.exchange import Exchange
@@ -75,22 +75,20 @@ class Proxy:
         """Public names of the models this gateway routes."""
         return self._desk.live.table.models()
 
-    def begin(
-        self, connection: ClientConnection, head: RequestHead, body: bytes, client: Client, endpoint: ApiEndpoint
-    ) -> None:
+    def begin(self, connection: ClientConnection, head: RequestHead, body: bytes, caller: Caller) -> None:
         """Take a whole request: refuse it at once, or send it on its way."""
         try:
             # Asked once more: a body may have been long on its way.
-            self.check_accepting(client)
+            self.check_accepting(caller.client)
         except Refused as refused:
             connection.refuse(refused)
             return
-        exchange = Exchange(self._desk, connection, head, body, client, endpoint)
+        exchange = Exchange(self._desk, connection, head, body, caller)
         try:
             exchange.begin(self._over)
         except ApiError as error:
             if isinstance(error, Refused):
-                self._count(error, client)
+                self._count(error, caller.client)
             connection.refuse(error)
             return
         except Exception:

@@ -4,8 +4,6 @@ Synchronous and complete on every way out: the row is queued, the lease and the 
 The board slot outlives the row's way to the disk; the log frees it.
 """
 
-import re
-
 from gateway.clock import wall
 from gateway.edge.case import Case
 from gateway.edge.counting import NOTHING, Counts, EventRatio, InputClaim, count_interrupted, count_known, count_whole
@@ -16,8 +14,6 @@ from gateway.ledger.settlement import Ending, settle_row
 from gateway.telemetry import DROPPED_EVENTS, OVERHEAD, TTFT
 from gateway.wire.openai_answer import UsageClaims, claims, hidden_reasoning, plausible_answer, plausible_stream
 
-REQUEST_ID_CHARS_MAX = 128
-_not_printable = re.compile(r"[^ -~]")
 USAGE_CONTRADICTORY = "usage_contradictory"
 # Bytes of an answer's text per token before any was measured.
 BYTES_PER_ANSWER_TOKEN = 4.0
@@ -27,14 +23,13 @@ def opening_of(case: Case, destination: Destination) -> tuple[bytes, Opening]:
     """The identity of a request, before it is known where it goes; and its export id as bytes."""
     desk, client, facts = case.desk, case.client, case.facts
     export_id, text = desk.ids.next(case.admitted_wall)
-    told = (case.head.get(b"x-request-id") or b"").decode("latin-1")
     settings = desk.live.settings.gateway
     return export_id, Opening(
         export_id=text,
         opened_at_us=round(case.admitted_wall * 1e6),
         tenant=client.tenant.name,
         model=facts.model,
-        request_id=_not_printable.sub("", told)[:REQUEST_ID_CHARS_MAX],
+        request_id=case.caller.request_id,
         key_id=client.key_id,
         dialect=case.endpoint.dialect,
         stream=facts.stream,

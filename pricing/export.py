@@ -55,11 +55,11 @@ def settle(units: UnitPrices, usage: Usage, bytes_to_backend: int, bytes_from_ba
         + units.output_nano_per_mtok * usage.output_tokens
     )
     return Costs(
-        energy_uwh=divide_half_even(energy, 3600),
-        carbon_mg=divide_half_even(energy * units.carbon_g_per_kwh, MJ_PER_KWH),
-        cost_energy_nano=divide_half_even(energy * units.energy_nano_per_kwh, MILLI * MJ_PER_KWH),
-        cost_tokens_nano=divide_half_even(tokens, MTOK),
-        cost_link_nano=divide_half_even((bytes_to_backend + bytes_from_backend) * units.link_nano_per_gb, GB),
+        divide_half_even(energy, 3600),
+        divide_half_even(energy * units.carbon_g_per_kwh, MJ_PER_KWH),
+        divide_half_even(energy * units.energy_nano_per_kwh, MILLI * MJ_PER_KWH),
+        divide_half_even(tokens, MTOK),
+        divide_half_even((bytes_to_backend + bytes_from_backend) * units.link_nano_per_gb, GB),
     )
 
 

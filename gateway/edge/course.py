@@ -87,7 +87,7 @@ class Course:
         self.slot = slot
         slot.received(body_bytes)
         try:
-            self._ticket = desk.log.append(self.opening.record())
+            self._ticket = desk.log.append(self.opening.entry())
         except LedgerUnavailable as error:
             slot.release()
             message = f"The export ledger cannot write: {error}."
@@ -107,7 +107,7 @@ class Course:
             return None
         self._take(decision, prices)
         self.slot.reopen(self.opening.to_bytes())
-        self._ticket = desk.log.append(self.opening.record())
+        self._ticket = desk.log.append(self.opening.entry())
         return backoff_s(attempts, self._live.rng, self._live.retry_limits)
 
     def gave_up(self, error: UpstreamError, attempt: Attempt | None) -> None:

@@ -48,8 +48,8 @@ def settle(case: Case) -> None:
     counts = NOTHING
     try:
         counts = _counts(case)
-        row = settle_row(course.opening, _ending(case, counts, now))
-        desk.log.terminal(row, course.slot.release)
+        end = settle_row(course.opening, _ending(case, counts, now))
+        desk.log.terminal(end, course.slot.release)
     finally:
         case.permit.settle(counts.usage.input_tokens + counts.billed, now)
     if case.outcome == "completed" and case.attempt is not None:

@@ -7,12 +7,15 @@ part of it, so their costs outlive a crash too.
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import orjson
 
 from gateway.ledger.board import AREA_BYTES
+from gateway.ledger.entry import Entry, Shared
 from gateway.ledger.instants import parse_us, rfc3339
 from pricing.export import Usage
 from pricing.tariff import Tariff
@@ -74,14 +77,53 @@ class Opening(NamedTuple):
 
     # ---- in the log
 
-    def record(self) -> dict[str, object]:
+    def entry(self) -> Entry:
         """As `open` record, or as `attempt` record from the second attempt on."""
-        members = self._asdict()
-        opened_at_us = members.pop("opened_at_us")
-        members |= {"units": self.units, "tariff": _named(self.tariff, _TARIFF)}
-        members["failed"] = [attempt._asdict() for attempt in self.failed]
-        kind = "attempt" if self.failed else "open"
-        return {"record": kind, "opened_at": rfc3339(opened_at_us), "attempt": self.attempt, **members}
+        return self._entry("attempt" if self.failed else "open")
+
+    def first_entry(self) -> Entry:
+        """As `open` record whatever its attempt: for one that is found after a crash without any."""
+        return self._entry("open")
+
+    def _entry(self, kind: str) -> Entry:
+        # fmt: off
+        (export_id, opened_at_us, tenant, model, request_id, key_id, dialect, stream, upstream_model,
+         backend, region, country, destination, method, exported, input_estimate, per_event_max, per_event_milli,
+         currency, price_version, route_version, edge, units, tariff, failed) = self
+        # fmt: on
+        alike = _alike(
+            tenant,
+            model,
+            key_id,
+            dialect,
+            stream,
+            upstream_model,
+            backend,
+            region,
+            country,
+            destination,
+            method,
+            exported,
+            per_event_max,
+            currency,
+            price_version,
+            route_version,
+            edge,
+        )
+        body = _RECORD % (
+            kind.encode(),
+            rfc3339(opened_at_us).encode(),
+            len(failed) + 1,
+            orjson.dumps(export_id),
+            orjson.dumps(request_id),
+            input_estimate,
+            per_event_milli,
+            alike,
+            _units_recorded.of(units),
+            _tariff_recorded.of(tariff),
+            orjson.dumps([attempt._asdict() for attempt in failed]) if failed else b"[]",
+        )
+        return Entry(kind, self.export_id, body)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Opening":
@@ -104,9 +146,9 @@ class Opening(NamedTuple):
         return packed if len(packed) <= AREA_BYTES else self._packed(named=False)
 
     def _packed(self, *, named: bool) -> bytes:
-        failed = [_pack(attempt, named=named) for attempt in self.failed]
-        own = [*self[:-3], self.units.zone, *_values(self.units, _UNITS), *_values(self.tariff, _TARIFF)]
-        return orjson.dumps([_FORM, own, failed])
+        own, units, tariff = orjson.dumps(self[:-3])[1:-1], _units_packed.of(self.units), _tariff_packed.of(self.tariff)
+        failed = orjson.dumps([_pack(attempt, named=named) for attempt in self.failed]) if self.failed else b"[]"
+        return b"[%d,[%b,%b,%b],%b]" % (_FORM, own, units, tariff, failed)
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> "Opening":
@@ -128,12 +170,32 @@ class Opening(NamedTuple):
 _FORM = crc32(" ".join((*Opening._fields, *FailedAttempt._fields, *_UNITS, *_USAGE, *_TARIFF)).encode())
 
 
-def _named(source: object, names: tuple[str, ...]) -> dict[str, int]:
-    return {name: getattr(source, name) for name in names}
+_RECORD = (
+    b'{"record":"%b","opened_at":"%b","attempt":%d,"export_id":%b,"request_id":%b,"input_estimate":%d,'
+    b'"tokens_per_event_milli":%d,%b,"units":%b,"tariff":%b,"failed":%b}'
+)
+_WRITTEN_OUT = frozenset(("export_id", "opened_at_us", "request_id", "input_estimate", "tokens_per_event_milli"))
+_ALIKE = tuple(name for name in Opening._fields[:-3] if name not in _WRITTEN_OUT)
 
 
-def _values(source: object, names: tuple[str, ...]) -> list[int]:
-    return [getattr(source, name) for name in names]
+@lru_cache(maxsize=2048)  # tenants x keys x models x routes in use at a time; about 1 MB
+def _alike(*values: str | int | None) -> bytes:
+    """Members that are the same for many requests."""
+    return orjson.dumps(dict(zip(_ALIKE, values, strict=True)))[1:-1]
+
+
+_values_of_units = attrgetter(*_UNITS)
+_values_of_usage = attrgetter(*_USAGE)
+_values_of_tariff = attrgetter(*_TARIFF)
+
+_units_recorded: Shared[UnitPrices, bytes] = Shared(orjson.dumps)
+_tariff_recorded: Shared[Tariff, bytes] = Shared(
+    lambda tariff: orjson.dumps(dict(zip(_TARIFF, _values_of_tariff(tariff), strict=True)))
+)
+_units_packed: Shared[UnitPrices, bytes] = Shared(
+    lambda units: orjson.dumps((units.zone, *_values_of_units(units)))[1:-1]
+)
+_tariff_packed: Shared[Tariff, bytes] = Shared(lambda tariff: orjson.dumps(_values_of_tariff(tariff))[1:-1])
 
 
 def _attempt_from_record(record: Mapping[str, Any]) -> FailedAttempt:
@@ -144,7 +206,7 @@ def _pack(attempt: FailedAttempt, *, named: bool) -> list[object]:
     names = [attempt.backend, attempt.region] if named else ["", ""]
     times = [attempt.cause, attempt.ttft_ms, attempt.duration_ms]
     sizes = [attempt.bytes_to_backend, attempt.bytes_from_backend]
-    return [*names, *times, *sizes, *_values(attempt.usage, _USAGE), *_values(attempt.units, _UNITS)]
+    return [*names, *times, *sizes, *_values_of_usage(attempt.usage), *_values_of_units(attempt.units)]
 
 
 def _unpack(packed: list[Any]) -> FailedAttempt:

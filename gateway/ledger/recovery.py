@@ -49,7 +49,7 @@ def recover(writer: LogWriter, wall_s: float, *, flush_s_max: float = 30.0) -> i
         recovered += 1
     for export_id in sorted(live.keys() - _ended(writer.directory, live)):
         opening, entry = live[export_id]
-        writer.append(opening.record() | {"record": "open"}, refusable=False)
+        writer.append(opening.first_entry(), refusable=False)
         writer.terminal(settle_row(opening, ending_of(opening, entry, ended_at_us)))
         recovered += 1
     writer.flush(flush_s_max)

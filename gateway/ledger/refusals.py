@@ -4,8 +4,9 @@ A flood of refused requests must not become a flood of records: what is counted 
 per key when its minute is over. A crash loses the minute that was not over; nobody was served or charged in it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+from gateway.ledger.entry import Entry
 from gateway.ledger.instants import MICROS, rfc3339
 
 MINUTE_US = 60 * MICROS
@@ -30,7 +31,7 @@ class Refusals:
             key = self._overflow = self._overflow or (minute_us, OTHER, OTHER)
         self._counts[key] = self._counts.get(key, 0) + 1
 
-    def flush(self, now_us: int, append: Callable[[Mapping[str, object]], object], *, everything: bool = False) -> int:
+    def flush(self, now_us: int, append: Callable[[Entry], object], *, everything: bool = False) -> int:
         """Hand the records of the minutes that are over to `append`, or of all of them. Returns how many.
 
         What `append` does not take, because it raises, stays counted.
@@ -38,13 +39,14 @@ class Refusals:
         minute_us = now_us - now_us % MINUTE_US
         due = [key for key in self._counts if everything or key[0] < minute_us]
         for key in due:
-            append(_record(key, self._counts[key]))
+            append(_entry(key, self._counts[key]))
             del self._counts[key]
             if key == self._overflow:
                 self._overflow = None
         return len(due)
 
 
-def _record(key: _Key, count: int) -> dict[str, object]:
+def _entry(key: _Key, count: int) -> Entry:
     minute_us, tenant, reason = key
-    return {"record": "refused", "minute": rfc3339(minute_us), "tenant": tenant, "reason": reason, "count": count}
+    minute = rfc3339(minute_us)
+    return Entry.of({"record": "refused", "minute": minute, "tenant": tenant, "reason": reason, "count": count})

@@ -225,16 +225,19 @@ class ChainState:
     def take(self, line: Line, record: Mapping[str, Any] | None) -> None:
         self.count += 1
         self.hash = hash_of(line.data)
-        if record is not None:
-            self.note(record["record"], record.get("export_id", ""), Place(line.segment, line.offset))
-            if record["record"] in TERMINAL:
-                self.seq = max(self.seq, record["seq"] + 1)
+        if record is None:
+            return
+        if self.note(record["record"], record.get("export_id", ""), line.segment, line.offset):
+            self.seq = max(self.seq, record["seq"] + 1)
 
-    def note(self, kind: str, export_id: str, place: Place) -> None:
-        if kind in OPENING:
-            self.opens[export_id] = place
-        elif kind in TERMINAL:
+    def note(self, kind: str, export_id: str, segment: int, offset: int) -> bool:
+        """Whether this is an end."""
+        if kind in TERMINAL:
             self.opens.pop(export_id, None)
+            return True
+        if kind in OPENING:
+            self.opens[export_id] = Place(segment, offset)
+        return False
 
     def carried(self) -> list[dict[str, object]]:
         return [

@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
-
+from gateway.ledger.entry import Entry
 from gateway.ledger.instants import MICROS, micros, parse_us, rfc3339
 from gateway.ledger.resume import Damage, Resumed, resume
 from gateway.ledger.segment import (
     RECORD_VERSION,
-    TERMINAL,
     ChainState,
     Head,
-    Place,
     encode_head,
     hash_of,
     segment_path,
@@ -38,7 +35,7 @@ MIB = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class LogLimits:
     commit_rows_max: int = 256  # keeps a wake-up of the loop short
-    commit_ms: float = 5.0  # the longest one commit may gather; an idle writer commits at once
+    commit_ms: float = 5.0  # between the beginnings of two commits while many requests are under way
     commit_s_max: float = 1.0  # a commit that takes longer: no new work
     pending_rows_max: int = 65_536  # records in memory, written or not, that are not acknowledged (about 150 MB)
     segment_bytes_max: int = 64 * MIB
@@ -46,15 +43,6 @@ class LogLimits:
     disk_reserve_bytes: int = 64 * MIB  # below it no new work; live requests settle into it
     disk_check_s: float = 1.0
     retry_s: float = 0.5  # between attempts to reopen a ledger that failed
-
-
-class Entry(NamedTuple):
-    """A record on its way to the log; `then` is called in the loop once it is durable."""
-
-    kind: str
-    export_id: str
-    body: bytes
-    then: Callable[[], None] | None = None
 
 
 class _Chained(NamedTuple):
@@ -160,8 +148,8 @@ class Tail:
     def _acknowledge(self, entries: Sequence[Entry], chained: _Chained, start: int) -> None:
         state = self.state
         for entry, offset in zip(entries, chained.offsets, strict=True):
-            state.note(entry.kind, entry.export_id, Place(self.segment, offset))
-            state.seq += entry.kind in TERMINAL
+            if state.note(entry.kind, entry.export_id, self.segment, offset):
+                state.seq += 1
         state.count += len(entries)
         self._lines += len(entries)
         state.hash = chained.last_hash
@@ -227,7 +215,7 @@ class Tail:
         if self.damage is not None:
             header |= {"broken_segment": self.damage.segment, "broken_line": self.damage.line}
             header["problem"] = self.damage.problem
-        return Entry(kind, "", orjson.dumps(header))
+        return Entry.of(header)
 
     def _write_head(self) -> None:
         head = Head(self.state.count, self.state.hash, self.segment, self.length, self.state.seq)

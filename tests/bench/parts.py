@@ -102,7 +102,7 @@ async def ledgered(live: Live, directory: Path, seconds: float) -> Micros:
             opening = next(source)
             slot = board.claim(os.urandom(16), opening.to_bytes())
             assert slot is not None
-            durable = log.wait(log.append(opening.record()))
+            durable = log.wait(log.append(opening.entry()))
             if durable is not None:
                 await durable
             ending = Ending("completed", round(time.time() * 1e6), 200, Usage(12, 0, 0, 200), 200, 200, "upstream")

@@ -35,13 +35,13 @@ async def stream(log: LogWriter, board: Board, rng: Random) -> None:
     opened = opening(0, export_id=str(UUID(int=rng.getrandbits(128))), opened_at_us=micros(NOW_S))
     slot = board.claim(UUID(opened.export_id).bytes, opened.to_bytes())
     assert slot is not None
-    ticket = log.append(opened.record())
+    ticket = log.append(opened.entry())
     if rng.random() < 0.2:
         await asyncio.sleep(0)
         failed = FailedAttempt("bad-1", "nowhere", "cut", bytes_to_backend=100, units=POWER)
         opened = opened._replace(failed=(failed,))
         slot.reopen(opened.to_bytes())
-        ticket = log.append(opened.record())
+        ticket = log.append(opened.entry())
     durable = log.wait(ticket)
     if durable is not None:
         await durable

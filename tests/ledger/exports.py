@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import orjson
+
+from gateway.ledger.entry import Entry, Terminal
 from gateway.ledger.instants import MICROS, parse_us
 from gateway.ledger.log import LogWriter
 from gateway.ledger.opening import Opening
@@ -76,15 +79,37 @@ def ending(number: int = 0, **changes: Any) -> Ending:
 
 def row(number: int, **changes: Any) -> Record:
     """A settled row; changes are those of the opening."""
-    return settle_row(opening(number, **changes), ending(number))
+    return row_of(opening(number, **changes), ending(number))
+
+
+def row_of(opened: Opening, ended: Ending) -> Record:
+    """What the log writes, as the first record of log 0."""
+    record: Record = orjson.loads(settle_row(opened, ended).entry(0, 0).body)
+    return record
+
+
+def record_of(opened: Opening) -> Record:
+    """What the log writes when it begins."""
+    record: Record = orjson.loads(opened.entry().body)
+    return record
+
+
+def an_end(row: Record) -> Terminal:
+    """A row, however odd, as an end for the log, which gives it its numbers."""
+    members = [orjson.dumps({name: value})[1:-1] for name, value in row.items()]
+    at_seq, at_log = (list(row).index(name) for name in ("seq", "log"))
+    to_seq = b"{" + b"".join(member + b"," for member in members[:at_seq]) + b'"seq":'
+    to_log = b"".join(b"," + member for member in members[at_seq + 1 : at_log]) + b',"log":'
+    rest = b"".join(b"," + member for member in members[at_log + 1 :]) + b"}"
+    return Terminal(row["record"], row["export_id"], to_seq, to_log, rest)
 
 
 def write_log(directory: Path, rows: Iterable[Record], *, singly: bool = False, **options: Any) -> None:
     """Open and end these rows in the log in `directory` (its name is its number). `singly`: a commit for each."""
     writer = LogWriter(directory, int(directory.name), None, **options)
     for each in rows:
-        writer.append({"record": "open", "export_id": each["export_id"]})
-        writer.terminal(each)
+        writer.append(Entry.of({"record": "open", "export_id": each["export_id"]}))
+        writer.terminal(an_end(each))
         if singly:
             writer.flush()
     writer.close()
@@ -97,7 +122,7 @@ def start(directory: Path, **options: Any) -> LogWriter:
 
 async def settled(writer: LogWriter, number: int) -> None:
     """Open and end an export, both durable."""
-    for ticket in (writer.append(opening(number).record()), writer.terminal(row(number))):
+    for ticket in (writer.append(opening(number).entry()), writer.terminal(an_end(row(number)))):
         await durable(writer, ticket)
 
 

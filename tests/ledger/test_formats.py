@@ -3,14 +3,18 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.ledger.entry import Entry
 from gateway.ledger.formats import csv_cell, write_csv, write_jsonl
 from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.refusals import Refusals
+from gateway.ledger.segment import Record
 from pricing.export import NAMES
 
 from .exports import NOW_US, row
@@ -71,32 +75,37 @@ def test_any_text_survives_csv(text):
     assert read["request_id"].removeprefix("'") == text.removeprefix("'")
 
 
+def kept(written: list[Record]) -> Callable[[Entry], None]:
+    """A log that keeps what it is given."""
+    return lambda entry: written.append(orjson.loads(entry.body))
+
+
 def test_refusals_of_a_minute_become_one_record_per_tenant_and_reason_when_it_is_over():
     refusals, written = Refusals(), []
     for _ in range(1000):
         refusals.add(NOW_US, "acme", "budget")
     refusals.add(NOW_US + 59_999_999, "acme", "residency")
     refusals.add(NOW_US + 60_000_000, "acme", "budget")
-    assert refusals.flush(NOW_US + 59_999_999, written.append) == 0
-    assert refusals.flush(NOW_US + 60_000_000, written.append) == 2
+    assert refusals.flush(NOW_US + 59_999_999, kept(written)) == 0
+    assert refusals.flush(NOW_US + 60_000_000, kept(written)) == 2
     minute = "2025-11-24T16:00:00.000000Z"
     assert written == [
         {"record": "refused", "minute": minute, "tenant": "acme", "reason": "budget", "count": 1000},
         {"record": "refused", "minute": minute, "tenant": "acme", "reason": "residency", "count": 1},
     ]
-    assert refusals.flush(NOW_US + 60_000_000, written.append) == 0
-    assert refusals.flush(NOW_US + 60_000_000, written.append, everything=True) == 1
+    assert refusals.flush(NOW_US + 60_000_000, kept(written)) == 0
+    assert refusals.flush(NOW_US + 60_000_000, kept(written), everything=True) == 1
 
 
 def test_refusals_in_memory_are_bounded_and_none_is_lost():
     refusals, written = Refusals(keys_max=10), []
     for number in range(100):
         refusals.add(NOW_US, f"tenant-{number}", "budget")
-    assert refusals.flush(NOW_US, written.append, everything=True) == 11
+    assert refusals.flush(NOW_US, kept(written), everything=True) == 11
     assert sum(record["count"] for record in written) == 100
     assert written[-1]["tenant"] == "*"
     refusals.add(NOW_US, "tenant-99", "budget")
-    refusals.flush(NOW_US, written.append, everything=True)
+    refusals.flush(NOW_US, kept(written), everything=True)
     assert written[-1]["tenant"] == "tenant-99", "there is room again"
 
 
@@ -109,4 +118,4 @@ def test_refusals_that_the_ledger_does_not_take_stay_counted():
     refusals.add(NOW_US, "acme", "budget")
     with pytest.raises(LedgerUnavailable):
         refusals.flush(NOW_US, refuse, everything=True)
-    assert refusals.flush(NOW_US, written.append, everything=True) == 1
+    assert refusals.flush(NOW_US, kept(written), everything=True) == 1

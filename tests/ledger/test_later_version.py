@@ -66,7 +66,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data_dir = tmp_path_factory.mktemp("data")
     write_log(data_dir / "ledger" / "0", [row(number) for number in range(10)])
     writer = LogWriter(data_dir / "ledger" / "0", 0, None)
-    writer.append(opening(500).record())
+    writer.append(opening(500).entry())
     writer.close()
     return data_dir
 

@@ -6,6 +6,7 @@ import threading
 import orjson
 import pytest
 
+from gateway.ledger.entry import Entry
 from gateway.ledger.lock import LedgerBusy, held
 from gateway.ledger.log import DURABLE, LedgerUnavailable, LogWriter
 from gateway.ledger.segment import hash_of
@@ -16,6 +17,7 @@ from .exports import (
     NOW_S,
     QUICK,
     FaultyIO,
+    an_end,
     durable,
     ends,
     eventually,
@@ -43,7 +45,7 @@ async def test_what_is_durable_is_in_the_file_and_chained(directory):
 
 async def test_a_record_that_is_durable_needs_no_waiting(directory):
     writer = start(directory)
-    ticket = writer.append(opening(1).record())
+    ticket = writer.append(opening(1).entry())
     await durable(writer, ticket)
     assert writer.wait(ticket) is None
     assert writer.wait(DURABLE) is None
@@ -68,9 +70,9 @@ async def test_what_gathers_behind_a_sync_is_one_commit(directory):
     await settled(writer, 1)
     io.gate.clear()
     io.entered.clear()
-    first = writer.append(opening(2).record())
+    first = writer.append(opening(2).entry())
     await asyncio.to_thread(io.entered.wait, 10)
-    tickets = [writer.append(opening(number).record()) for number in range(3, 53)]
+    tickets = [writer.append(opening(number).entry()) for number in range(3, 53)]
     syncs = io.syncs
     io.gate.set()
     await asyncio.gather(*(durable(writer, ticket) for ticket in [first, *tickets]))
@@ -81,9 +83,9 @@ async def test_what_gathers_behind_a_sync_is_one_commit(directory):
 async def test_ending_twice_is_ending_once(directory):
     writer = start(directory)
     called: list[int] = []
-    ticket = writer.append(opening(1).record())
-    await durable(writer, writer.terminal(row(1), lambda: called.append(1)))
-    assert writer.terminal(row(1), lambda: called.append(2)) == DURABLE
+    ticket = writer.append(opening(1).entry())
+    await durable(writer, writer.terminal(an_end(row(1)), lambda: called.append(1)))
+    assert writer.terminal(an_end(row(1)), lambda: called.append(2)) == DURABLE
     await settled(writer, 2)
     writer.close()
     assert ticket == 1
@@ -93,16 +95,16 @@ async def test_ending_twice_is_ending_once(directory):
 
 async def test_an_end_without_an_open_is_not_written(directory):
     writer = start(directory)
-    assert writer.terminal(row(7)) == DURABLE
+    assert writer.terminal(an_end(row(7))) == DURABLE
     writer.close()
     assert ends(directory) == []
 
 
 async def test_an_export_cannot_be_opened_twice(directory):
     writer = start(directory)
-    writer.append(opening(1).record())
+    writer.append(opening(1).entry())
     with pytest.raises(ValueError, match="open already"):
-        writer.append(opening(1).record())
+        writer.append(opening(1).entry())
     writer.close()
 
 
@@ -130,8 +132,8 @@ async def test_closing_writes_what_is_still_in_memory(directory):
     writer = start(directory)
     called: list[int] = []
     for number in range(1000):
-        writer.append(opening(number).record())
-        writer.terminal(row(number), lambda: called.append(1))
+        writer.append(opening(number).entry())
+        writer.terminal(an_end(row(number)), lambda: called.append(1))
     writer.close()
     assert len(ends(directory)) == len(called) == 1000
 
@@ -140,8 +142,8 @@ async def test_closing_waits_for_no_timer(directory):
     for count in (0, 1, 300):
         writer = start(directory, limits=LogLimits(disk_check_s=3600, commit_s_max=3600))
         for number in range(count):
-            writer.append(opening(number).record())
-            writer.terminal(row(number))
+            writer.append(opening(number).entry())
+            writer.terminal(an_end(row(number)))
         writer.close()
         assert not held(directory), "the thread has ended and given everything back"
 
@@ -153,20 +155,20 @@ async def test_a_failed_commit_stops_the_ledger_and_resumes_without_loss_or_dupl
     io.loop, io.tears = asyncio.get_running_loop(), tears
     writer = start(directory, io=io, limits=QUICK)
     await settled(writer, 1)
-    live = writer.append(opening(2).record())
+    live = writer.append(opening(2).entry())
     await durable(writer, live)
 
     io.failing = failing
-    doomed = writer.wait(writer.append(opening(3).record()))
+    doomed = writer.wait(writer.append(opening(3).entry()))
     assert doomed is not None
     with pytest.raises(LedgerUnavailable, match="injected failure"):
         await asyncio.wait_for(doomed, 10)
     assert not writer.writable
     with pytest.raises(LedgerUnavailable, match="injected failure"):
-        writer.append(opening(4).record())
+        writer.append(opening(4).entry())
     freed: list[int] = []
-    writer.terminal(row(2), lambda: freed.append(2))
-    end = writer.terminal(row(3), lambda: freed.append(3))
+    writer.terminal(an_end(row(2)), lambda: freed.append(2))
+    end = writer.terminal(an_end(row(3)), lambda: freed.append(3))
     failed = writer.wait(end)
     assert failed is not None
     with pytest.raises(LedgerUnavailable):
@@ -191,14 +193,14 @@ async def test_a_way_back_that_fails_is_tried_again(directory, then):
     writer = start(directory, io=io, limits=QUICK)
     await settled(writer, 1)
     io.failing = "sync"
-    writer.append(opening(2).record())
+    writer.append(opening(2).entry())
     await asyncio.wait_for(io.failed.wait(), 10)
     io.failed.clear()
     io.failing = then
     await asyncio.wait_for(io.failed.wait(), 10)
     io.failing = ""
     await eventually(lambda: writer.writable)
-    await durable(writer, writer.terminal(row(2)))
+    await durable(writer, writer.terminal(an_end(row(2))))
     writer.close()
     assert [end["seq"] for end in ends(directory)] == [0, 1]
     assert verify(directory.parent.parent) == []
@@ -208,9 +210,9 @@ async def test_a_ledger_that_still_fails_when_closed_is_found_open_at_the_next_s
     io = FaultyIO()
     io.loop = asyncio.get_running_loop()
     writer = start(directory, io=io, limits=QUICK)
-    await durable(writer, writer.append(opening(1).record()))
+    await durable(writer, writer.append(opening(1).entry()))
     io.failing = "sync"
-    writer.terminal(row(1))
+    writer.terminal(an_end(row(1)))
     await asyncio.wait_for(io.failed.wait(), 10)
     writer.close()
     after = start(directory)
@@ -222,13 +224,13 @@ async def test_a_ledger_that_still_fails_when_closed_is_found_open_at_the_next_s
 async def test_below_the_disk_reserve_live_requests_end_and_new_ones_are_refused(directory):
     io = FaultyIO()
     writer = start(directory, io=io, limits=QUICK)
-    await durable(writer, writer.append(opening(1).record()))
+    await durable(writer, writer.append(opening(1).entry()))
     io.free = 63 * 1024 * 1024
     await eventually(lambda: not writer.writable)
     assert writer.reason == "63 MiB of disk are free, the reserve is 64 MiB"
     with pytest.raises(LedgerUnavailable, match="63 MiB"):
-        writer.append(opening(2).record())
-    await durable(writer, writer.terminal(row(1)))
+        writer.append(opening(2).entry())
+    await durable(writer, writer.terminal(an_end(row(1))))
     io.free = 10**12
     await eventually(lambda: writer.writable)
     await settled(writer, 3)
@@ -258,12 +260,12 @@ async def test_a_commit_that_takes_too_long_refuses_new_work(directory):
     writer = start(directory, io=io, clock=clock)
     await settled(writer, 1)
     io.stuck.clear()
-    ticket = writer.append(opening(2).record())
+    ticket = writer.append(opening(2).entry())
     await asyncio.to_thread(io.entered.wait, 10)
     assert writer.writable
     clock.now = 1.5
     with pytest.raises(LedgerUnavailable, match="longer than 1 s"):
-        writer.append(opening(3).record())
+        writer.append(opening(3).entry())
     io.stuck.set()
     await durable(writer, ticket)
     assert writer.writable
@@ -276,13 +278,13 @@ async def test_records_that_wait_are_bounded(directory):
     await settled(writer, 0)
     io.failing = "sync"
     for number in range(1, 10):
-        writer.append(opening(number).record(), refusable=False)
-    writer.append(REFUSED)
+        writer.append(opening(number).entry(), refusable=False)
+    writer.append(Entry.of(REFUSED))
     with pytest.raises(LedgerUnavailable):
-        writer.append(opening(11).record())
+        writer.append(opening(11).entry())
     with pytest.raises(LedgerUnavailable):
-        writer.append(REFUSED)
-    writer.terminal(row(1))
+        writer.append(Entry.of(REFUSED))
+    writer.terminal(an_end(row(1)))
     io.failing = ""
     writer.close()
     assert len(ends(directory)) == 2
@@ -290,7 +292,7 @@ async def test_records_that_wait_are_bounded(directory):
 
 async def test_a_segment_is_closed_when_it_is_full_and_carries_what_is_open(directory):
     writer = start(directory, limits=LogLimits(segment_bytes_max=4000))
-    await durable(writer, writer.append(opening(0).record()))
+    await durable(writer, writer.append(opening(0).entry()))
     for number in range(1, 6):
         await settled(writer, number)
     writer.close()
@@ -325,8 +327,8 @@ async def test_a_segment_is_closed_after_an_hour_if_anything_is_in_it(directory)
 def test_a_log_without_a_loop_is_flushed(directory):
     writer = LogWriter(directory, 0, None)
     called: list[int] = []
-    writer.append(opening(1).record())
-    writer.terminal(row(1), lambda: called.append(1))
+    writer.append(opening(1).entry())
+    writer.terminal(an_end(row(1)), lambda: called.append(1))
     writer.flush()
     assert called == [1]
     assert len(ends(directory)) == 1
@@ -336,10 +338,10 @@ def test_a_log_without_a_loop_is_flushed(directory):
 def test_a_flush_that_fails_says_so(directory):
     io = FaultyIO()
     writer = LogWriter(directory, 0, None, io=io, limits=QUICK)
-    writer.append(opening(1).record())
+    writer.append(opening(1).entry())
     writer.flush()
     io.failing = "sync"
-    writer.terminal(row(1))
+    writer.terminal(an_end(row(1)))
     with pytest.raises(LedgerUnavailable, match="injected"):
         writer.flush()
     io.failing = ""

@@ -13,24 +13,24 @@ from zoneinfo import ZoneInfo
 import orjson
 import pytest
 
+from gateway.ledger.entry import Entry
 from gateway.ledger.index import INDEX_NAME, Index
 from gateway.ledger.instants import parse_us
 from gateway.ledger.log import LogWriter
 from gateway.ledger.reading import Reader
 from gateway.ledger.segment import Record
-from gateway.ledger.settlement import settle_row
 from gateway.ledger.tail import LogLimits
 from gateway.ledger.verify import verify
 from pricing.export import Usage
 
-from .exports import NOW_S, QUICK, FaultyIO, ending, opening, row, write_log
+from .exports import NOW_S, QUICK, FaultyIO, ending, opening, row, row_of, write_log
 
 
 def ended(number: int, moment: str, tokens: int = 10, **changes: Any) -> Record:
     """A row that ended at a moment, with so many tokens delivered."""
     usage = Usage(100, output_tokens=tokens)
     end = ending(0, ended_at_us=parse_us(moment), usage=usage, delivered_tokens=tokens, billed_output_tokens=tokens)
-    return settle_row(opening(number, **changes), end)
+    return row_of(opening(number, **changes), end)
 
 
 def log_of(data_dir: Path, log: int = 0) -> Path:
@@ -55,7 +55,9 @@ def write_refusals(data_dir: Path, *counts: int, log: int = 0) -> None:
     writer = LogWriter(log_of(data_dir, log), log, None)
     for count in counts:
         minute = "2025-11-24T16:00:00.000000Z"
-        writer.append({"record": "refused", "minute": minute, "tenant": "acme", "reason": "budget", "count": count})
+        writer.append(
+            Entry.of({"record": "refused", "minute": minute, "tenant": "acme", "reason": "budget", "count": count})
+        )
     writer.close()
 
 
@@ -188,7 +190,7 @@ def test_the_index_takes_only_what_is_acknowledged(tmp_path):
     write_log(log_of(tmp_path), [row(1)])
     io = FaultyIO()
     writer = LogWriter(log_of(tmp_path), 0, None, io=io, limits=QUICK)
-    writer.append(opening(2).record())
+    writer.append(opening(2).entry())
     writer.flush()
     path = log_of(tmp_path) / "000001.jsonl"
     beyond = row(2) | {"seq": 1, "prev": "0" * 64}

@@ -19,7 +19,7 @@ from gateway.ledger.tail import LogLimits
 from gateway.ledger.verify import verify
 from pricing.export import Usage
 
-from .exports import BOUGHT, NOW_S, NOW_US, QUICK, FaultyIO, export_id, lines, opening, row
+from .exports import BOUGHT, NOW_S, NOW_US, QUICK, FaultyIO, an_end, export_id, lines, opening, row
 
 RECOVERY_S = NOW_S + 3600
 
@@ -37,7 +37,7 @@ class Crashed:
         slot = self.board.claim(UUID(opened.export_id).bytes, opened.to_bytes())
         assert slot is not None
         if durable:
-            self.log.append(opened.record())
+            self.log.append(opened.entry())
             self.log.flush()
         return slot
 
@@ -150,7 +150,7 @@ def test_a_slot_whose_open_was_not_durable_is_opened_and_ended(crashed):
 
 def test_a_slot_whose_end_is_durable_is_left_alone(crashed):
     crashed.begin(opening(1))
-    crashed.log.terminal(row(1))
+    crashed.log.terminal(an_end(row(1)))
     crashed.log.flush()
     assert crashed.recover() == []
     assert [end["record"] for end in crashed.ends()] == ["settled"]
@@ -160,11 +160,11 @@ def test_a_slot_whose_end_is_in_an_earlier_segment_is_left_alone(tmp_path):
     now = [NOW_S + 10]
     crashed = Crashed(tmp_path, limits=LogLimits(segment_bytes_max=1), now=lambda: now[0])
     crashed.begin(opening(1))
-    crashed.log.terminal(row(1))
+    crashed.log.terminal(an_end(row(1)))
     crashed.log.flush()
     for number in (2, 3):
-        crashed.log.append(opening(number).record())
-        crashed.log.terminal(row(number))
+        crashed.log.append(opening(number).entry())
+        crashed.log.terminal(an_end(row(number)))
         crashed.log.flush()
     assert len(list(crashed.directory.glob("*.jsonl"))) > 3
     assert crashed.recover() == []
@@ -174,7 +174,7 @@ def test_without_a_board_opens_end_with_nothing_delivered(crashed):
     failed = FailedAttempt("bought-1", "saxony", "cut", usage=Usage(100, 0, 0, 7), units=BOUGHT)
     crashed.begin(opening(1))
     crashed.begin(opening(2))
-    crashed.log.append(opening(2, failed=(failed,)).record())
+    crashed.log.append(opening(2, failed=(failed,)).entry())
     crashed.log.flush()
     (crashed.directory / "board").unlink()
     first, second = crashed.recover()
@@ -206,8 +206,8 @@ def test_opens_of_earlier_segments_are_carried_to_recovery(tmp_path):
     crashed = Crashed(tmp_path, limits=LogLimits(segment_bytes_max=1))
     slot = crashed.begin(opening(1))
     for number in range(2, 5):
-        crashed.log.append(opening(number).record())
-        crashed.log.terminal(row(number))
+        crashed.log.append(opening(number).entry())
+        crashed.log.terminal(an_end(row(number)))
         crashed.log.flush()
     slot.mark_first(1, 200)
     slot.count(3, 0, 100)

@@ -10,7 +10,7 @@ from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.segment import read_head
 from gateway.ledger.verify import verify
 
-from .exports import ends, row, settled, start, write_log
+from .exports import an_end, ends, row, settled, start, write_log
 
 
 @pytest.mark.parametrize("torn", [b'{"record":"open","expo', b"\0\0\0\0", b'{"a":1}'])
@@ -80,7 +80,7 @@ async def test_damage_leaves_the_segment_as_it_is_and_a_new_one_names_the_break(
     writer = start(directory)
     assert writer.found_damage is not None
     for export in list(writer.found_open):
-        writer.terminal(row(1) | {"export_id": export})
+        writer.terminal(an_end(row(1) | {"export_id": export}))
     await settled(writer, 4)
     writer.close()
     assert segment.read_bytes() == content

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from gateway.ledger.board import AREA_BYTES
 from gateway.ledger.opening import FailedAttempt, Opening
-from gateway.ledger.settlement import settle_row
 from pricing.export import NAMES, Usage, conservation
 from pricing.tariff import Tariff
 from pricing.unit_prices import UnitPrices
 
-from .exports import BOUGHT, POWER, ending, opening
+from .exports import BOUGHT, POWER, ending, opening, record_of, row_of
 
 FAILED = FailedAttempt("hydro-1", "quebec", "connect_failed", None, 3000, Usage(), 512, 0, POWER)
 WASTEFUL = FailedAttempt("bought-1", "saxony", "cut", 900, 1500, Usage(100, 0, 0, 7), 512, 2000, BOUGHT)
@@ -67,13 +66,13 @@ openings = st.builds(
 
 
 def test_a_row_has_all_columns_in_their_order():
-    row = settle_row(opening(1), ending(1))
+    row = row_of(opening(1), ending(1))
     assert tuple(row) == NAMES
     assert ... not in row.values(), "a column without a value"
 
 
 def test_a_row_says_who_what_and_where():
-    row = settle_row(opening(1), ending(1))
+    row = row_of(opening(1), ending(1))
     expected = {
         "tenant": "acme",
         "model": "qwen3",
@@ -97,7 +96,7 @@ def test_a_row_says_who_what_and_where():
 @given(openings, usages, counts, st.booleans())
 def test_every_row_recomputes_from_itself(opened, usage, size, serving):
     ended = ending(usage=usage, bytes_to_backend=size, bytes_from_backend=size, serving=serving, failed=opened.failed)
-    row = settle_row(opened, ended)
+    row = row_of(opened, ended)
     assert conservation(orjson.loads(orjson.dumps(row))) == []
     assert not [name for name, value in row.items() if isinstance(value, float)]
     parts = ("cost_energy_nano", "cost_tokens_nano", "cost_link_nano", "cost_waste_nano")
@@ -105,7 +104,7 @@ def test_every_row_recomputes_from_itself(opened, usage, size, serving):
 
 
 def test_failed_attempts_are_listed_in_order_and_paid_as_waste():
-    row = settle_row(opening(1, failed=(FAILED, WASTEFUL)), ending(1, failed=(FAILED, WASTEFUL)))
+    row = row_of(opening(1, failed=(FAILED, WASTEFUL)), ending(1, failed=(FAILED, WASTEFUL)))
     tried = orjson.loads(row["attempts_json"])
     assert [(each["backend"], each["cause"], each["serving"]) for each in tried] == [
         ("hydro-1", "connect_failed", False),
@@ -119,7 +118,7 @@ def test_failed_attempts_are_listed_in_order_and_paid_as_waste():
 
 
 def test_a_row_that_nobody_served_has_no_origin_and_all_its_cost_is_waste():
-    row = settle_row(
+    row = row_of(
         opening(1),
         ending(1, outcome="upstream_refused", status=502, failed=(WASTEFUL,), serving=False, usage=Usage(5, 0, 0, 5),
                delivered_tokens=0, billed_output_tokens=0, ttft_ms=None),
@@ -144,12 +143,12 @@ def test_a_row_that_nobody_served_has_no_origin_and_all_its_cost_is_waste():
     ],
 )
 def test_an_end_before_any_content_is_void(changes, record):
-    assert settle_row(opening(1), ending(1, **changes))["record"] == record
+    assert row_of(opening(1), ending(1, **changes))["record"] == record
 
 
 @given(openings)
 def test_an_opening_comes_back_from_the_log_as_it_was(opened):
-    assert Opening.from_record(orjson.loads(orjson.dumps(opened.record()))) == opened
+    assert Opening.from_record(record_of(opened)) == opened
 
 
 @given(openings)
@@ -189,7 +188,7 @@ def test_an_opening_that_is_too_long_loses_names_of_failed_attempts_but_no_cost(
     back = Opening.from_bytes(packed)
     assert [attempt.backend for attempt in back.failed] == ["", ""]
     assert back._replace(failed=()) == opened._replace(failed=())
-    row, recovered = (settle_row(each, ending(1, failed=each.failed)) for each in (opened, back))
+    row, recovered = (row_of(each, ending(1, failed=each.failed)) for each in (opened, back))
     assert recovered["cost_waste_nano"] == row["cost_waste_nano"] > 0
 
 
@@ -201,7 +200,7 @@ def test_bytes_that_are_no_opening_are_refused(packed):
 
 @pytest.mark.parametrize("change", ["export_id", "units", "tariff", "failed", "opened_at"])
 def test_a_record_that_holds_no_opening_is_refused(change):
-    record = opening(1).record()
+    record = record_of(opening(1))
     del record[change]
     with pytest.raises(ValueError):
         Opening.from_record(record)

@@ -17,7 +17,7 @@ from gateway.ledger.segment import hash_of
 from gateway.ledger.tail import LogLimits
 from gateway.ledger.verify import Finding, audit, summary, verify
 
-from .exports import export_id, lines, opening, row, write_log
+from .exports import an_end, export_id, lines, opening, row, write_log
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_a_row_that_contradicts_itself_is_found_under_a_good_chain(tmp_path, cha
 def test_an_open_without_an_end_is_found_unless_it_is_live(tmp_path):
     directory = tmp_path / "ledger" / "0"
     writer = LogWriter(directory, 0, None)
-    writer.append(opening(1).record())
+    writer.append(opening(1).entry())
     writer.flush()
     assert verify(tmp_path) == [], "its writer holds the lock"
     assert verify(tmp_path, live=[export_id(1)]) == []
@@ -218,8 +218,8 @@ async def test_a_log_that_is_being_written_has_no_findings(tmp_path):
     async def write() -> None:
         number = 0
         while not stop.is_set():
-            writer.append(opening(number).record())
-            future = writer.wait(writer.terminal(row(number)))
+            writer.append(opening(number).entry())
+            future = writer.wait(writer.terminal(an_end(row(number))))
             number += 1
             if future is not None and number % 7 == 0:
                 await asyncio.wait_for(future, 10)

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.ledger.folding import DIMENSIONS
 from gateway.ledger.reading import PERIODS
+from gateway.ledger.tables import DIMENSIONS
 
 USAGE_ERROR = 2
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from gateway.commands.output import Row, UsageError, fail, moment, print_rows, report_problems, settings_of, zone
 from gateway.config import ConfigError
-from gateway.ledger.folding import DIMENSIONS, FIGURES
 from gateway.ledger.reading import Reader
+from gateway.ledger.tables import DIMENSIONS, FIGURES
 
 PERIOD = "period"
 DEFAULT_PERIOD = "day"

@@ -1,101 +1,53 @@
-"""The tables of the index, and the fold: how records of a log become rows, rollups and refusals.
-
-    exports    one row per export, the columns of the contract, and the quarter of an hour it ended in
-    rollups    sums per quarter, place, tenant, model, outcome and currency
-    refusals   counts per minute, tenant and reason
-    folded     how far each log has been read
+"""The fold: how records of a log become rows, rollups and refusals (tables: `tables`).
 
 Records and the new position go in together, in one transaction: a crash repeats nothing and loses nothing. An export id
 is taken once. The same code fills the index and, for readers, the part of the logs that is not in it yet.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
-from zlib import crc32
+from typing import Any, NamedTuple
+
+import orjson
 
 from gateway.ledger.instants import QUARTER_US, parse_us
-from gateway.ledger.segment import (
-    TERMINAL,
-    Head,
-    Record,
-    parse,
-    read_lines,
-    segment_numbers,
-    segment_path,
-)
-from pricing.export import COLUMNS, FIRST_COLUMNS, NAMES, Column
+from gateway.ledger.segment import TERMINAL, Head, Record, parse, segment_numbers, segment_path
+from gateway.ledger.tables import ALIKE, ALIKE_KEY, FIGURES, OWN, ROLLUP_KEY, SUMS, UNITS, UNITS_MARK
+from pricing.export import FIRST_COLUMNS, NAMES
 
-DIMENSIONS = (
-    "origin_country",
-    "destination_country",
-    "tenant",
-    "model",
-    "origin_region",
-    "origin_backend",
-    "outcome",
-)
-SUMS = (
-    *("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"),
-    *("delivered_tokens", "billed_output_tokens"),
-    *("bytes_from_client", "bytes_to_client", "bytes_to_backend", "bytes_from_backend", "attempts"),
-    *("energy_uwh", "carbon_mg"),
-    *("cost_energy_nano", "cost_tokens_nano", "cost_link_nano", "cost_waste_nano", "cost_nano", "revenue_nano"),
-)
-FIGURES = ("requests", "exported_tokens", *SUMS)  # what a sum holds
-
-_first_values = itemgetter(*NAMES[:FIRST_COLUMNS])
-_LATER_NAMES = NAMES[FIRST_COLUMNS:]
-# Amounts of two currencies have no sum, so a rollup has one currency.
-ROLLUP_KEY = (*DIMENSIONS, "currency")
-
-_BATCH_LINES = 1000  # one transaction; about 3 MB in memory
+_BATCH_BYTES = 512 * 1024  # one transaction; about 3 MB in memory, and little of it leaves the cache
+_ALIKE_MAX = 4096  # kept in memory, about 8 MB; the table has all
 _INTEGER_BOUND = 2**63  # SQLite's
 _SCALARS = frozenset((str, int, bool, type(None)))
-_SQL_TYPES = {"integer": "INTEGER", "bool": "INTEGER"}
+_AMOUNTS = frozenset((int, type(None)))  # None: of a row that is older than its column
+_OPENINGS = (b'{"record":"open"', b'{"record":"attempt"')  # half of all lines: not worth parsing
+
+_LATER = NAMES[FIRST_COLUMNS:]
+_OWN_NAMES = tuple(column.name for column in OWN)
+_ALIKE_NAMES = tuple(column.name for column in ALIKE)
+_own_of = itemgetter(*_OWN_NAMES)
+_alike_of = itemgetter(*_ALIKE_NAMES)
+_amounts_of = itemgetter(*SUMS)
+_ATTEMPTS_AT = _OWN_NAMES.index("attempts_json")
+_DELIVERED_AT = SUMS.index("delivered_tokens")
+_EXPORTED_AT = _ALIKE_NAMES.index("exported")
+_key_of_alike = itemgetter(*map(_ALIKE_NAMES.index, ALIKE_KEY))
+_units_of_alike = itemgetter(*map(_ALIKE_NAMES.index, UNITS))
+_rollup_of_alike = itemgetter(*map(_ALIKE_NAMES.index, ROLLUP_KEY))
 
 
-def _definition(column: Column) -> str:
-    key = " PRIMARY KEY NOT NULL" if column.name == "export_id" else ""
-    return f"{column.name} {_SQL_TYPES.get(column.kind, 'TEXT')}{key}"
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
 
 
-_ROW_COLUMNS = ", ".join((*map(_definition, COLUMNS), "ended_us INTEGER NOT NULL", "quarter INTEGER NOT NULL"))
-_ROLLUP_COLUMNS = ", ".join(f"{name} TEXT NOT NULL" for name in ROLLUP_KEY)
-_FIGURE_COLUMNS = ", ".join(f"{name} INTEGER NOT NULL" for name in FIGURES)
-_ROLLUP_PRIMARY = ", ".join(("quarter", *ROLLUP_KEY))
-
-SCHEMA = (
-    f"CREATE TABLE exports ({_ROW_COLUMNS})",
-    "CREATE INDEX exports_ended ON exports (ended_us, log, seq)",
-    f"CREATE TABLE rollups (quarter INTEGER NOT NULL, {_ROLLUP_COLUMNS}, {_FIGURE_COLUMNS},"
-    f" PRIMARY KEY ({_ROLLUP_PRIMARY})) WITHOUT ROWID",
-    "CREATE TABLE refusals (minute TEXT NOT NULL, tenant TEXT NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL,"
-    " PRIMARY KEY (minute, tenant, reason)) WITHOUT ROWID",
-    "CREATE TABLE folded (log INTEGER PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL)",
-)
-_BATCH_SCHEMA = f"CREATE TEMP TABLE batch ({_ROW_COLUMNS})"
-SCHEMA_VERSION = crc32("\n".join(SCHEMA).encode()) & 0x7FFFFFFF  # another schema is another index
-
-# How a row counts in a sum; the same for rollups and for sums over rows.
-FIGURES_OF_ROW = ", ".join(
-    (
-        "1 AS requests",
-        "CASE WHEN exported = 1 THEN coalesce(delivered_tokens, 0) ELSE 0 END AS exported_tokens",
-        *(f"coalesce({name}, 0) AS {name}" for name in SUMS),
-    )
-)
-KEY_OF_ROW = ", ".join(f"coalesce({name}, '') AS {name}" for name in ROLLUP_KEY)
-
-_INSERT_BATCH = f"INSERT OR IGNORE INTO temp.batch VALUES ({', '.join('?' * (len(NAMES) + 2))})"
-ROLLUPS_OF_ROWS = (
-    f"SELECT quarter, {', '.join(ROLLUP_KEY)}, {', '.join(f'sum({name})' for name in FIGURES)}"
-    f" FROM (SELECT quarter, {KEY_OF_ROW}, {FIGURES_OF_ROW} FROM {{table}}) WHERE true GROUP BY {_ROLLUP_PRIMARY}"
-)
-_ADD_ROLLUPS = (
-    f"INSERT INTO main.rollups {ROLLUPS_OF_ROWS.format(table='temp.batch')}"
+_INSERT_END = f"INSERT OR IGNORE INTO main.ends VALUES ({_marks(len(OWN) + 3)})"
+_INSERT_ALIKE = f"INSERT INTO main.alike VALUES (NULL, {_marks(len(ALIKE) + 1)})"
+_FIND_ALIKE = f"SELECT * FROM main.alike WHERE {' AND '.join(f'{name} IS ?' for name in ALIKE_KEY)}"
+_ADD_ROLLUP = (
+    f"INSERT INTO main.rollups VALUES ({_marks(1 + len(ROLLUP_KEY) + len(FIGURES))})"
     f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in FIGURES)}"
 )
 _ADD_REFUSAL = "INSERT INTO main.refusals VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
@@ -110,39 +62,13 @@ class LogsDiffer(Exception):
     """The index was folded from other logs than these."""
 
 
-def create_tables(connection: sqlite3.Connection) -> None:
-    for statement in SCHEMA:
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+class _Row(NamedTuple):
+    """A terminal record as the tables have it."""
 
-
-def create_batch(connection: sqlite3.Connection) -> None:
-    connection.execute(_BATCH_SCHEMA)
-
-
-def fold_log(
-    connection: sqlite3.Connection, directory: Path, log: int, end: Head | None, *, known: Iterable[str]
-) -> int:
-    """Add a log's records behind the folded position; `end` bounds the reading, None means as far as there are whole
-    lines. `known`: schemas whose exports are not taken again. Returns the number of records.
-
-    Raises:
-        LogsDiffer: what was folded is not in the log.
-    """
-    total = 0
-    for lines_end, records in _batches(connection, directory, log, end):
-        connection.execute("SAVEPOINT fold")
-        try:
-            _add(connection, records, known)
-            connection.execute("INSERT OR REPLACE INTO main.folded VALUES (?, ?, ?)", (log, *lines_end))
-        except BaseException:
-            if connection.in_transaction:  # a full disk may have rolled it back already
-                connection.execute("ROLLBACK TO fold")
-                connection.execute("RELEASE fold")
-            raise
-        connection.execute("RELEASE fold")
-        total += len(records)
-    return total
+    ended_us: int
+    own: tuple[Any, ...]
+    alike: tuple[Any, ...]
+    amounts: tuple[int | None, ...]
 
 
 def folded_position(connection: sqlite3.Connection, log: int) -> Position:
@@ -150,10 +76,124 @@ def folded_position(connection: sqlite3.Connection, log: int) -> Position:
     return Position(*row) if row else Position(0, 0)
 
 
-def _batches(
-    connection: sqlite3.Connection, directory: Path, log: int, end: Head | None
-) -> Iterator[tuple[Position, list[Record]]]:
-    position = folded_position(connection, log)
+class Fold:
+    """The way into the tables of one connection."""
+
+    def __init__(self, connection: sqlite3.Connection, others: Sequence[str] = ()) -> None:
+        """`others`: schemas whose exports are not taken again."""
+        self._connection = connection
+        self._others = others
+        self._alike: dict[tuple[Any, ...], tuple[int, str]] = {}  # its id, and its unit prices in attempts_json
+
+    def add_log(self, directory: Path, log: int, end: Head | None) -> int:
+        """Add a log's records behind the folded position; `end` bounds the reading, None means as far as there are
+        whole lines. Returns the number of records.
+
+        Raises:
+            LogsDiffer: what was folded is not in the log.
+        """
+        connection, total = self._connection, 0
+        for reached, lines in _batches(folded_position(connection, log), directory, log, end):
+            rows, refusals = _read(lines)
+            with self._together():
+                self._add(rows, refusals)
+                connection.execute("INSERT OR REPLACE INTO main.folded VALUES (?, ?, ?)", (log, *reached))
+            total += len(rows) + len(refusals)
+        return total
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """All or nothing."""
+        connection = self._connection
+        connection.execute("SAVEPOINT fold")
+        try:
+            yield
+        except BaseException:
+            self._alike.clear()  # ids that were not given after all
+            if connection.in_transaction:  # a full disk may have rolled it back already
+                connection.execute("ROLLBACK TO fold")
+                connection.execute("RELEASE fold")
+            raise
+        connection.execute("RELEASE fold")
+
+    def _add(self, rows: list[_Row], refusals: Iterable[Record]) -> None:
+        for refused in refusals:
+            values = (refused["minute"], refused["tenant"], refused["reason"], refused["count"])
+            self._connection.execute(_ADD_REFUSAL, values)
+        rows = self._unknown(rows, self._others) if self._others else rows
+        try:
+            with self._together():
+                self._add_rows(rows)
+        except (_Known, OverflowError):  # both are rare, and looking first would cost each row
+            self._add_rows(self._unknown(filter(_fits, rows), ("main",)))
+
+    def _add_rows(self, rows: Iterable[_Row]) -> None:
+        """Add rows and what they sum up to.
+
+        Raises:
+            _Known: there is one of them already.
+            OverflowError: there is a number that SQLite cannot hold.
+        """
+        connection, known_alike = self._connection, self._alike
+        ends: list[tuple[object, ...]] = []
+        groups: dict[tuple[int, int], list[_Row]] = {}
+        for row in rows:
+            ended_us, own, alike, _ = row
+            alike_id, units = known_alike.get(alike) or self._find(alike)
+            attempts = own[_ATTEMPTS_AT]
+            if isinstance(attempts, str):
+                own = (*own[:_ATTEMPTS_AT], attempts.replace(units, UNITS_MARK), *own[_ATTEMPTS_AT + 1 :])
+            quarter = ended_us // QUARTER_US
+            ends.append((*own, ended_us, quarter, alike_id))
+            groups.setdefault((quarter, alike_id), []).append(row)
+        before = connection.total_changes
+        connection.executemany(_INSERT_END, ends)
+        if connection.total_changes - before < len(ends):
+            raise _Known
+        connection.executemany(_ADD_ROLLUP, [_rollup(quarter, group) for (quarter, _), group in groups.items()])
+
+    def _find(self, alike: tuple[Any, ...]) -> tuple[int, str]:
+        """The id of what many rows have in common, which is written down if it is new."""
+        units = orjson.dumps(dict(zip(UNITS, _units_of_alike(alike), strict=True)))[1:-1].decode()
+        found = self._connection.execute(_FIND_ALIKE, _key_of_alike(alike))
+        ids = [number for number, *columns, _ in found if tuple(columns) == alike]
+        if not ids:
+            ids = [self._connection.execute(_INSERT_ALIKE, (*alike, units)).lastrowid or 0]
+        if len(self._alike) >= _ALIKE_MAX:
+            self._alike.clear()
+        self._alike[alike] = ids[0], units
+        return self._alike[alike]
+
+    def _unknown(self, rows: Iterable[_Row], schemas: Iterable[str]) -> list[_Row]:
+        """Those whose export ids are not taken, each once."""
+        first: dict[str, _Row] = {}
+        for row in rows:
+            first.setdefault(row.own[0], row)
+        for schema in schemas:
+            sql = f"SELECT 1 FROM {schema}.ends WHERE export_id = ?"
+            taken = [number for number in first if self._connection.execute(sql, (number,)).fetchone()]
+            for number in taken:
+                del first[number]
+        return list(first.values())
+
+
+class _Known(Exception):
+    """An export id is taken."""
+
+
+def _rollup(quarter: int, group: Sequence[_Row]) -> tuple[object, ...]:
+    """What rows of one quarter that are alike sum up to."""
+    alike = group[0].alike
+    sums = [sum(filter(None, amounts)) for amounts in zip(*[row.amounts for row in group], strict=True)]
+    exported = sums[_DELIVERED_AT] if alike[_EXPORTED_AT] else 0
+    key = ["" if value is None else value for value in _rollup_of_alike(alike)]
+    return quarter, *key, len(group), exported, *sums
+
+
+# ---- lines
+
+
+def _batches(position: Position, directory: Path, log: int, end: Head | None) -> Iterator[tuple[Position, list[bytes]]]:
     numbers = segment_numbers(directory)
     if position.segment > max(numbers, default=0):
         raise LogsDiffer(f"log {log} ends before what was folded of it")
@@ -164,82 +204,74 @@ def _batches(
         path = segment_path(directory, segment)
         if not path.exists():
             return  # a segment in which nothing was ever acknowledged, taken back by a writer whose disk fails
-        if start > path.stat().st_size:
+        size = path.stat().st_size
+        if start > size:
             raise LogsDiffer(f"log {log} is shorter than what was folded of it")
-        stop = end.offset if end is not None and segment == end.segment else None
-        yield from _segment_batches(path, segment, start, stop)
+        stop = min(end.offset, size) if end is not None and segment == end.segment else size
+        for reached, lines in _segment_batches(path, start, stop):
+            yield Position(segment, reached), lines
 
 
-def _segment_batches(path: Path, segment: int, start: int, stop: int | None) -> Iterator[tuple[Position, list[Record]]]:
-    records: list[Record] = []
-    reached = start
-    for number, line in enumerate(read_lines(path, segment, start), 1):
-        if not line.whole or (stop is not None and line.end > stop):
-            break
-        reached = line.end
-        record = fold_record(line.data)
-        if record is not None:
-            records.append(record)
-        if number % _BATCH_LINES == 0:
-            yield Position(segment, reached), records
-            records = []
-    if reached > start:
-        yield Position(segment, reached), records
+def _segment_batches(path: Path, start: int, stop: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Whole lines between two offsets, and where they end."""
+    size = _BATCH_BYTES
+    with path.open("rb", buffering=0) as file:
+        while start < stop:
+            file.seek(start)
+            data = file.read(min(size, stop - start))
+            lines = data.split(b"\n")
+            whole = len(data) - len(lines.pop())
+            if whole:
+                start += whole
+                yield start, lines
+            elif len(data) < size:
+                return
+            else:
+                size *= 2  # one line is longer
 
 
-def fold_record(data: bytes) -> Record | None:
-    """The record of a line, if it is one that the index holds. Damaged ones are not: `verify` names them."""
-    if data.startswith((b'{"record":"open"', b'{"record":"attempt"')):  # half of all lines: not worth parsing
-        return None
-    record, _ = parse(data)
-    if record is None:
-        return None
-    if record["record"] in TERMINAL:
-        return record if _is_row(record) else None
-    return record if record["record"] == "refused" else None
+def _read(lines: Iterable[bytes]) -> tuple[list[_Row], list[Record]]:
+    """The rows and the refusals of these lines. Damaged ones are neither: `verify` names them."""
+    rows: list[_Row] = []
+    refusals: list[Record] = []
+    for data in lines:
+        if data.startswith(_OPENINGS):
+            continue
+        record, _ = parse(data)
+        if record is None:
+            continue
+        if record["record"] in TERMINAL:
+            row = _row(record)
+            if row is not None:
+                rows.append(row)
+        elif record["record"] == "refused":
+            refusals.append(record)
+    return rows, refusals
 
 
-def _is_row(record: Record) -> bool:
+def is_held(data: bytes) -> bool:
+    """Whether a line is a record that the index holds."""
+    rows, refusals = _read((data,))
+    return bool(refusals) or any(map(_fits, rows))
+
+
+def _row(record: Record) -> _Row | None:
+    for name in _LATER:  # rows of an older version have none: NULL, which sums count as 0
+        record.setdefault(name, None)
     try:
-        parse_us(record["ended_at"])
-        values = _in_order(record)
+        row = _Row(parse_us(record["ended_at"]), _own_of(record), _alike_of(record), _amounts_of(record))
     except (KeyError, TypeError, ValueError):
-        return False
-    integers = [value for value in values if type(value) is int]
-    return _SCALARS.issuperset(map(type, values)) and -_INTEGER_BOUND <= min(integers) <= max(integers) < _INTEGER_BOUND
+        return None
+    sound = _SCALARS.issuperset(map(type, row.own)) and _SCALARS.issuperset(map(type, row.alike))
+    return row if sound and _AMOUNTS.issuperset(map(type, row.amounts)) else None
 
 
-def _add(connection: sqlite3.Connection, records: Iterable[Record], known: Iterable[str]) -> None:
-    rows: list[tuple[object, ...]] = []
-    for record in records:
-        if record["record"] == "refused":
-            connection.execute(_ADD_REFUSAL, (record["minute"], record["tenant"], record["reason"], record["count"]))
-        else:
-            rows.append(row_values(record))
-    if not rows:
-        return
-    connection.executemany(_INSERT_BATCH, rows)
-    for schema in known:
-        connection.execute(f"DELETE FROM temp.batch WHERE export_id IN (SELECT export_id FROM {schema}.exports)")
-    connection.execute(_ADD_ROLLUPS)
-    connection.execute("INSERT INTO main.exports SELECT * FROM temp.batch")
-    connection.execute("DELETE FROM temp.batch")
+def _fits(row: _Row) -> bool:
+    integers = [value for value in (*row.own, *row.alike) if isinstance(value, int)]
+    return -_INTEGER_BOUND <= min(integers) <= max(integers) < _INTEGER_BOUND
 
 
 def row_values(record: Record) -> tuple[object, ...]:
     """A terminal record as a row of `exports`."""
     ended_us = parse_us(record["ended_at"])
-    return (*_in_order(record), ended_us, ended_us // QUARTER_US)
-
-
-def _in_order(record: Record) -> tuple[object, ...]:
-    """The values of the columns. Rows of an older version have none in later columns: NULL, which sums count as 0."""
-    return (*_first_values(record), *map(record.get, _LATER_NAMES))
-
-
-def row_of(values: Iterable[object]) -> Record:
-    """A row of `exports` as the record it came from, without the chain."""
-    return {
-        column.name: bool(value) if column.kind == "bool" and value is not None else value
-        for column, value in zip(COLUMNS, values, strict=True)
-    }
+    return (*map(record.get, NAMES), ended_us, ended_us // QUARTER_US)

@@ -9,8 +9,9 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.ledger.folding import SCHEMA, SCHEMA_VERSION, LogsDiffer, create_batch, create_tables, fold_log
+from gateway.ledger.folding import Fold, LogsDiffer
 from gateway.ledger.segment import Head, logs, read_head
+from gateway.ledger.tables import SCHEMA, SCHEMA_VERSION, create_tables
 
 INDEX_NAME = "index.db"
 
@@ -46,12 +47,12 @@ class Index:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._connection = self._open()
+            self._begin()
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise _unusable(path, error) from error
             self._remove()
-            self._connection = self._open()
+            self._begin()
 
     def fold(self, ledger: Path) -> int:
         """Take in what the logs acknowledge by now. Returns the number of new records.
@@ -73,7 +74,7 @@ class Index:
         """Begin again with an empty index."""
         self.close()
         self._remove()
-        self._connection = self._open()
+        self._begin()
 
     def close(self) -> None:
         with suppress(sqlite3.Error):  # a damaged file may not even close cleanly
@@ -84,8 +85,12 @@ class Index:
         for log in logs(ledger):
             head = _acknowledged(ledger / str(log))
             if head is not None:
-                total += fold_log(self._connection, ledger / str(log), log, head, known=("main",))
+                total += self._fold_in.add_log(ledger / str(log), log, head)
         return total
+
+    def _begin(self) -> None:
+        self._connection = self._open()
+        self._fold_in = Fold(self._connection)
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
@@ -104,7 +109,6 @@ class Index:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if found != "ok":
                     raise _damage(f"{self.path}: {found}")
-            create_batch(connection)
         except BaseException:
             connection.close()
             raise

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.ledger.folding import ROLLUPS_OF_ROWS, SCHEMA_VERSION, Position, fold_record, row_values
+from gateway.ledger.folding import Position, is_held, row_values
 from gateway.ledger.segment import Line
+from gateway.ledger.tables import ROLLUPS_OF_EXPORTS, SCHEMA_VERSION
 from pricing.export import NAMES
 
 _DELETE_IT = "delete it, and it is rebuilt"
@@ -57,7 +58,7 @@ class IndexAudit:
         if self._connection is None or not line.whole:
             return False
         folded = self._folded.get(log, Position(0, 0))
-        return (line.segment, line.offset) < folded and fold_record(line.data) is not None
+        return (line.segment, line.offset) < folded and is_held(line.data)
 
     def row(self, log: int, record: Mapping[str, Any]) -> str:
         """What is wrong with the index's copy of a row; empty if nothing."""
@@ -80,7 +81,7 @@ class IndexAudit:
         for log, count in self._fetch("SELECT log, count(*) FROM exports GROUP BY log"):
             if count > self._rows[log]:
                 problems.append(f"has {count - self._rows[log]} rows of log {log} that the log does not have")
-        sums = ROLLUPS_OF_ROWS.format(table="exports")
+        sums = ROLLUPS_OF_EXPORTS
         for one, other in (("SELECT * FROM rollups", sums), (sums, "SELECT * FROM rollups")):
             quarters = self._fetch(f"SELECT DISTINCT quarter FROM ({one} EXCEPT {other}) LIMIT 1")
             problems += [f"rollups of quarter {quarter} are not the sums of its rows" for (quarter,) in quarters]

@@ -17,20 +17,11 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from gateway.ledger.folding import (
-    DIMENSIONS,
-    FIGURES,
-    FIGURES_OF_ROW,
-    SCHEMA_VERSION,
-    LogsDiffer,
-    create_batch,
-    create_tables,
-    fold_log,
-    row_of,
-)
+from gateway.ledger.folding import Fold, LogsDiffer
 from gateway.ledger.index import INDEX_NAME, is_damage
 from gateway.ledger.instants import QUARTER_US, micros, rfc3339
 from gateway.ledger.segment import Record, logs
+from gateway.ledger.tables import DIMENSIONS, FIGURES, FIGURES_OF_ROW, SCHEMA_VERSION, create_tables, row_of
 from pricing.export import COLUMNS, NAMES
 
 PERIODS = ("hour", "day", "month", "year")
@@ -161,7 +152,6 @@ class Reader:
         connection = sqlite3.connect("", isolation_level=None, check_same_thread=False, uri=True)
         try:
             create_tables(connection)
-            create_batch(connection)
             self._schemas = ("main",)
             if index is not None and index.exists():
                 connection.execute("ATTACH ? AS indexed", (f"{index.absolute().as_uri()}?mode=ro",))
@@ -170,8 +160,9 @@ class Reader:
                 connection.execute("BEGIN")  # from the first look on, the index stands still for this reader
                 connection.execute("INSERT INTO main.folded SELECT * FROM indexed.folded")
                 self._schemas = ("main", "indexed")
+            fold = Fold(connection, others=self._schemas[1:])
             for log in logs(self._ledger):
-                fold_log(connection, self._ledger / str(log), log, None, known=self._schemas)
+                fold.add_log(self._ledger / str(log), log, None)
         except BaseException:
             connection.close()
             raise

@@ -153,8 +153,10 @@ def parse(data: bytes) -> tuple[Record | None, str]:
     if not isinstance(record, dict):
         return None, "is not a JSON object"
     kind = str(record.get("record"))
-    if kind in OPENING or kind in TERMINAL:
-        sound = isinstance(record.get("export_id"), str) and (kind in OPENING or _natural(record.get("seq")))
+    if kind in TERMINAL:
+        sound = isinstance(record.get("export_id"), str) and _natural(record.get("seq"))
+    elif kind in OPENING:
+        sound = isinstance(record.get("export_id"), str)
     elif kind in HEADERS:
         numbers = all(_natural(record.get(name)) for name in ("v", "log", "segment", "count", "seq"))
         sound = numbers and _is_moment(record.get("at")) and _carries(record.get("carried"))

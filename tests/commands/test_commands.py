@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from gateway.ledger.folding import DIMENSIONS, FIGURES
+from gateway.ledger.tables import DIMENSIONS, FIGURES
 from tests.ledger.exports import row, write_log
 
 CONFIGURATION = """

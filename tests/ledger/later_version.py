@@ -36,7 +36,7 @@ CHANGES = {
             '_LATER: tuple[Column, ...] = _columns("integer", "cost_water_nano unit_water_nano_per_mtok")\n'
         ),
     },
-    "gateway/ledger/folding.py": {
+    "gateway/ledger/tables.py": {
         '"cost_link_nano", "cost_waste_nano", ': '"cost_link_nano", "cost_water_nano", "cost_waste_nano", ',
     },
     "gateway/ledger/segment.py": {"RECORD_VERSION = 1\n": "RECORD_VERSION = 2\n"},

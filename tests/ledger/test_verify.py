@@ -249,12 +249,12 @@ def indexed(good: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [
-        (f"UPDATE exports SET tenant = 'x' WHERE export_id = '{export_id(2)}'", "differs in the index: tenant"),
-        (f"DELETE FROM exports WHERE export_id = '{export_id(2)}'", "is not in the index"),
+        ("UPDATE alike SET tenant = 'x'", "differs in the index: tenant"),
+        (f"DELETE FROM ends WHERE export_id = '{export_id(2)}'", "is not in the index"),
         ("UPDATE rollups SET requests = requests + 1", "rollups of quarter"),
         ("DELETE FROM rollups", "rollups of quarter"),
         ("INSERT INTO refusals VALUES ('2025-11-24T16:00:00.000000Z', 'acme', 'budget', 1)", "refusals are not"),
-        (f"UPDATE exports SET export_id = 'x' WHERE export_id = '{export_id(2)}'", "has 1 rows of log 0 that"),
+        (f"UPDATE ends SET export_id = 'x' WHERE export_id = '{export_id(2)}'", "has 1 rows of log 0 that"),
     ],
 )
 def test_an_index_that_differs_from_the_logs_is_found(indexed, sql, expected):

@@ -80,6 +80,65 @@ async def test_what_gathers_behind_a_sync_is_one_commit(directory):
     writer.close()
 
 
+UNHURRIED = LogLimits(commit_ms=3_600_000)  # a rest that a test cannot sleep through
+
+
+async def crowd(writer: LogWriter) -> None:
+    """So many exports under way that the writer rests, and a commit that has just been."""
+    tickets = [writer.append(opening(number).entry()) for number in range(10)]
+    await asyncio.gather(*(durable(writer, ticket) for ticket in tickets))
+
+
+async def test_in_a_crowd_a_commit_waits_for_company_until_everyone_waits_for_it(directory):
+    writer = start(directory, limits=UNHURRIED)
+    await crowd(writer)
+    first = writer.wait(writer.append(opening(20).entry()))
+    assert first is not None
+    second = writer.append(opening(21).entry())
+    await asyncio.sleep(0.05)
+    assert not first.done(), "the second may still bring more"
+    await asyncio.wait_for(asyncio.gather(first, durable(writer, second)), 10)
+    assert writer.wait(second) is None
+    writer.close()
+
+
+async def test_a_rest_is_never_longer_than_its_setting(directory):
+    writer = start(directory, limits=LogLimits(commit_ms=50))
+    await crowd(writer)
+    future = writer.wait(writer.append(opening(20).entry()))
+    writer.append(opening(21).entry())  # nobody will ever wait for this one
+    assert future is not None
+    await asyncio.wait_for(future, 10)
+    writer.close()
+
+
+async def test_few_requests_are_never_kept_waiting(directory):
+    writer = start(directory, limits=UNHURRIED)
+    for number in range(4):
+        writer.append(opening(number).entry())
+        await eventually(lambda number=number: len(lines(directory)) == 2 + number)
+    writer.close()
+
+
+async def test_what_nobody_waits_for_is_called_all_the_same(directory):
+    writer = start(directory)
+    called: list[int] = []
+    await durable(writer, writer.append(opening(1).entry()))
+    writer.terminal(an_end(row(1)), lambda: called.append(1))
+    await eventually(lambda: called)
+    assert len(ends(directory)) == 1
+    writer.close()
+
+
+async def test_closing_ends_a_rest(directory):
+    writer = start(directory, limits=UNHURRIED)
+    await crowd(writer)
+    writer.append(opening(20).entry())
+    writer.close()
+    assert not held(directory)
+    assert len(lines(directory)) == 12
+
+
 async def test_ending_twice_is_ending_once(directory):
     writer = start(directory)
     called: list[int] = []

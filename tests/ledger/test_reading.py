@@ -131,6 +131,38 @@ def test_an_export_that_is_in_two_logs_counts_once(tmp_path, indexed):
     assert sums["requests"] == 3
 
 
+def test_what_came_in_vain_with_a_copy_is_written_down_again(tmp_path):
+    write_log(log_of(tmp_path, 0), [row(1)])
+    fold(tmp_path)
+    write_log(log_of(tmp_path, 1), [row(1), row(2, tenant="another")])
+    fold(tmp_path)
+    with Reader(tmp_path) as reader:
+        assert [each["tenant"] for each in reader.rows()] == ["acme", "another"]
+        assert [sums["requests"] for sums in reader.sums(("tenant",))] == [1, 1]
+    assert [found.problem for found in verify(tmp_path) if "index" in str(found.segment)] == []
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("broken", [{"ttft_ms": 2**63}, {"input_tokens": "many"}, {"tenant": ["acme"]}])
+def test_a_row_that_no_table_can_hold_keeps_nothing_else_out(tmp_path, broken, indexed):
+    write_log(log_of(tmp_path), [row(1), row(2) | broken, row(3)])
+    if indexed:
+        fold(tmp_path)
+    with Reader(tmp_path) as reader:
+        assert [each["export_id"] for each in reader.rows()] == [row(1)["export_id"], row(3)["export_id"]]
+        assert reader.sums()[0]["requests"] == 2
+
+
+def test_what_rows_have_in_common_is_stored_once(tmp_path):
+    for number in range(3):
+        write_log(log_of(tmp_path), [row(2 * number), row(2 * number + 1)])
+        fold(tmp_path)
+    connection = sqlite3.connect(tmp_path / "ledger" / INDEX_NAME)
+    assert connection.execute("SELECT count(*) FROM ends").fetchone() == (6,)
+    assert connection.execute("SELECT count(*) FROM alike").fetchone() == (1,)
+    connection.close()
+
+
 def test_a_copy_that_is_not_in_the_index_yet_does_not_count_again(tmp_path):
     write_log(log_of(tmp_path, 0), [row(1)])
     fold(tmp_path)

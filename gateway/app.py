@@ -32,6 +32,7 @@ from gateway.edge.port import Port
 from gateway.edge.proxy import Proxy
 from gateway.edge.tally import Tally
 from gateway.ledger.board import Board
+from gateway.ledger.cells import CELLS_NAME, Cells
 from gateway.ledger.export_id import ExportIds
 from gateway.ledger.log import LogWriter
 from gateway.ledger.recovery import recover
@@ -53,14 +54,21 @@ async def _supervise(configuration: Configuration, environ: Mapping[str, str], a
 
 
 def build_worker(
-    snapshot: Snapshot, environ: Mapping[str, str], log: int, loop: asyncio.AbstractEventLoop, rng: Random
+    snapshot: Snapshot,
+    environ: Mapping[str, str],
+    log: int,
+    loop: asyncio.AbstractEventLoop,
+    rng: Random,
+    place: int | None = None,
 ) -> DataPlane:
-    """Put a worker together on log number `log`, and recover what a predecessor left in it.
+    """Put a worker together on log number `log`, and recover what a predecessor left in it. `place` is its own among
+    the cells of all workers; without one it has no others.
 
     Raises:
         ConfigError, LedgerBusy, OSError: it cannot run.
     """
     settings = snapshot.settings(environ)
+    cells = Cells.alone() if place is None else Cells.open(settings.gateway.data_dir / CELLS_NAME, place)
     limits = limits_of(settings.limits)
     directory = settings.gateway.data_dir / "ledger" / str(log)
     log_limits = LogLimits(commit_rows_max=limits.commit_rows_max, commit_ms=limits.commit_ms)
@@ -68,12 +76,12 @@ def build_worker(
     if writer.found_damage:
         logger.error(LEDGER_DAMAGED, extra={"log": log, "damage": str(writer.found_damage)})
     recovered = recover(writer, wall())
-    live = Live(settings, snapshot.curves, PriceTime(settings.price_clock, snapshot.anchor), rng)
-    port = Port(limits, loop)
+    live = Live(settings, snapshot.curves, PriceTime(settings.price_clock, snapshot.anchor), rng, cells)
+    port = Port(limits, loop, live.sharing.workers)
     counters = Counters()
     desk = Desk(
         live=live,
-        admission=Admission(settings.tenants, snapshot.used),
+        admission=Admission(settings.tenants, cells, log, loop.time()),
         locator=locator_of(settings),
         log=writer,
         # A slot per exchange; there are never more exchanges than connections.
@@ -86,10 +94,11 @@ def build_worker(
     )
     proxy = Proxy(desk)
     port.open = Endpoints(proxy, lambda: proxy.ready).open
-    prober = Prober(live.backends, live.states)
-    for sweep in (live.backends.sweep, prober.sweep, proxy.sweep, desk.tally.sweep):
+    prober = Prober(live.backends, live.states, live.sharing.workers.first)
+    shared = (live.sharing.sweep, desk.admission.sweep)
+    for sweep in (*shared, live.backends.sweep, prober.sweep, proxy.sweep, desk.tally.sweep):
         port.on_sweep(sweep)
-    return DataPlane(desk, proxy, prober, _tls(settings), recovered)
+    return DataPlane(desk, proxy, prober, _tls(settings), cells, recovered)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -103,21 +112,21 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _work(channel_fd: int, listener_fd: int, log: int) -> int:
+async def _work(channel_fd: int, listener_fd: int, place: int, log: int) -> int:
     channel = await Channel.open(socket.socket(fileno=channel_fd))
     listener = socket.socket(fileno=listener_fd)
 
     def build(snapshot: Snapshot) -> DataPlane:
-        return build_worker(snapshot, os.environ, log, asyncio.get_running_loop(), Random(os.urandom(16)))
+        return build_worker(snapshot, os.environ, log, asyncio.get_running_loop(), Random(os.urandom(16)), place)
 
     return await Worker(channel, listener, build).run()
 
 
 def main() -> int:
-    """`python -m gateway.app CHANNEL_FD LISTENER_FD LOG`: a worker, started by the supervisor and not by people."""
+    """`python -m gateway.app CHANNEL_FD LISTENER_FD PLACE LOG`: a worker, started by the supervisor, not by people."""
     configure_logging(sys.stderr)
-    channel_fd, listener_fd, log = map(int, sys.argv[1:4])
-    return uvloop.run(_work(channel_fd, listener_fd, log))
+    channel_fd, listener_fd, place, log = map(int, sys.argv[1:5])
+    return uvloop.run(_work(channel_fd, listener_fd, place, log))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,23 @@
 
 `Backend` is frozen and comes from the configuration. `BackendState` is what we learned and what is in flight; it
 survives a reload (`adopt` gives it the new priors) and is changed only by events of requests and probes, never by a
-decision.
+decision. What is in flight is also written where the other workers read it (`cells`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Protocol
 
 from routing.estimate import BytesPerToken, ItlEstimate, Mean, RatioEstimate, TtftEstimate
 from routing.health import DEFAULT_LIMITS, Health, HealthLimits
-from routing.link import LinkState
+from routing.link import Floats, LinkState
+
+
+class Integers(Protocol):
+    """Where whole numbers are shown: shared memory, or a list."""
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +47,14 @@ class BackendState:
 
     __slots__ = (
         "bytes_out",
+        "cell",
+        "cells",
         "health",
         "inflight",
         "inflight_elsewhere",
         "itl",
         "leases",
+        "loads",
         "name",
         "power_w",
         "power_w_elsewhere",
@@ -60,6 +70,10 @@ class BackendState:
         self.leases = 0  # ever taken
         self.power_w = 0.0  # expected to be drawn by the requests in flight
         self.power_w_elsewhere = 0.0
+        # Where the other workers look: `inflight` at `cell` of the first, `power_w` behind it in the second.
+        self.cells: Integers = [0]
+        self.loads: Floats = [0.0, 0.0]
+        self.cell = 0
         self.health = Health(limits)
         self.ttft = TtftEstimate(backend.prefill_tokens_per_s)
         self.itl = ItlEstimate(backend.itl_s)
@@ -114,8 +128,11 @@ class Lease:
         self._held = True
         self.taken_at = now
         state.inflight += 1
+        state.cells[state.cell] = state.inflight
         state.leases += 1
-        state.power_w += power_w
+        if power_w:
+            state.power_w += power_w
+            state.loads[state.cell + 1] = state.power_w
         state.health.tried(now)
         if link is not None:
             link.take(mbps)
@@ -126,8 +143,11 @@ class Lease:
         self._held = False
         state = self._state
         state.inflight -= 1
-        # No drift of float sums past an idle moment.
-        state.power_w = max(state.power_w - self._power_w, 0.0) if state.inflight > 0 else 0.0
+        state.cells[state.cell] = state.inflight
+        if state.power_w:
+            # No drift of float sums past an idle moment.
+            state.power_w = max(state.power_w - self._power_w, 0.0) if state.inflight > 0 else 0.0
+            state.loads[state.cell + 1] = state.power_w
         if self._link is not None:
             self._link.give_back(self._mbps)
 

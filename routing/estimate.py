@@ -19,6 +19,7 @@ PEAK_HALF_LIFE_S = 10.0  # as long as the ejection window: an excess fades when 
 GAIN = 1 / 16  # weight of a new observation in a settled mean of times: a site changes within minutes
 LENGTH_GAIN = 1 / 128  # lengths differ by their own size from request to request, and their mean hardly moves
 PENALTY_S = 5.0  # more than a slow answer that succeeds
+PENALTIES_MAX = 12  # as many reach the most
 PENALTY_S_MAX = 60.0  # the default deadline of the first content: nothing that serves is slower
 
 BYTES_PER_OUTPUT_TOKEN = 350.0  # an OpenAI-style event with all headers, one token each
@@ -30,6 +31,7 @@ LENGTH_KEYS_MAX = 8192  # about 2 MB: tenants x models x a dozen sizes in use
 RATIO_KEYS_MAX = 1024
 RATIO_TOKENS_MAX = 1_000_000.0  # beyond it both sums are halved, so that a ratio follows a change
 EXACT_EVENTS_MIN = 1000  # evidence that a backend never puts two tokens into one event
+ABSORBED_MAX = 64  # observations at once; behind four times 1 / GAIN of them nothing else is left in a mean
 SHRINK = 4.0  # how many observations the wider mean counts for
 
 Key = TypeVar("Key")
@@ -54,13 +56,18 @@ class Recent(Generic[Key, Value]):
 
 
 class Mean:
-    """A mean that weighs its first observations equally and then forgets; `value` is the prior before the first."""
+    """A mean that weighs its first observations equally and then forgets; `value` is the prior before the first.
 
-    __slots__ = ("_gain", "count", "value")
+    What this worker observed is kept as a sum as well, for the others: they `absorb` what it grew by.
+    """
+
+    __slots__ = ("_gain", "count", "seen", "seen_sum", "value")
 
     def __init__(self, prior: float, gain: float = GAIN) -> None:
         self.value = prior
         self.count = 0
+        self.seen = 0  # by this worker, ever
+        self.seen_sum = 0.0
         self._gain = gain
 
     def adopt(self, prior: float) -> None:
@@ -70,18 +77,27 @@ class Mean:
 
     def observe(self, value: float) -> None:
         self.count += 1
+        self.seen += 1
+        self.seen_sum += value
         self.value += (value - self.value) * max(1 / self.count, self._gain)
+
+    def absorb(self, count: int, mean: float) -> None:
+        """So many observations of another worker, at their mean; of very many, as many as are remembered."""
+        for _ in range(min(count, ABSORBED_MAX)):
+            self.count += 1
+            self.value += (mean - self.value) * max(1 / self.count, self._gain)
 
 
 class TtftEstimate:
     """Seconds from sending a request to its first content event, network and our own queueing left out."""
 
-    __slots__ = ("_excess_at", "_mean", "excess_s", "mean_s", "prefill_tokens_per_s")
+    __slots__ = ("_excess_at", "excess_s", "mean_s", "overhead", "penalties", "prefill_tokens_per_s")
 
     def __init__(self, prefill_tokens_per_s: float) -> None:
         self.prefill_tokens_per_s = prefill_tokens_per_s
-        self._mean = Mean(0.0)
+        self.overhead = Mean(0.0)
         self.mean_s = 0.0  # of the overhead, and all of it where there is no excess
+        self.penalties = 0  # by this worker, ever
         self.excess_s = 0.0  # over the mean, when it was last set
         self._excess_at = 0.0
 
@@ -99,12 +115,27 @@ class TtftEstimate:
         sample_s = max(ttft_s - known_s - fresh_tokens / self.prefill_tokens_per_s, 0.0)
         level_s = self.overhead_s(now)
         level_s = sample_s if sample_s > level_s else level_s + (sample_s - level_s) * GAIN
-        self._mean.observe(sample_s)
-        self.mean_s = self._mean.value
+        self.overhead.observe(sample_s)
+        self.mean_s = self.overhead.value
         self._set_excess(level_s - self.mean_s, now)
+
+    def absorb(self, count: int, overhead_s: float, penalties: int, now: float) -> None:
+        """What another worker observed: so many samples, at their mean, and failures."""
+        level_s = self.overhead_s(now)
+        for _ in range(min(count, ABSORBED_MAX)):
+            level_s = overhead_s if overhead_s > level_s else level_s + (overhead_s - level_s) * GAIN
+        self.overhead.absorb(count, overhead_s)
+        self.mean_s = self.overhead.value
+        self._set_excess(level_s - self.mean_s, now)
+        for _ in range(min(penalties, PENALTIES_MAX)):
+            self._penalise(now)
 
     def penalise(self, now: float) -> None:
         """An attempt failed. The time it took is no observation: failing is quick."""
+        self.penalties += 1
+        self._penalise(now)
+
+    def _penalise(self, now: float) -> None:
         self._set_excess(min(self.overhead_s(now) - self.mean_s + PENALTY_S, PENALTY_S_MAX), now)
 
     def _set_excess(self, excess_s: float, now: float) -> None:

@@ -14,6 +14,9 @@ alone decide, and where they stop coming the clock takes over. An ejection is a 
 (429 or 503 with Retry-After) is not: the site cools off for as long as it asked, without blame. A client that leaves
 is no event at all.
 
+Several workers are one: each shows its verdict, and takes over one that is newer than its own (`adopt`). So a site that
+one ejected is out for all, and what one tries or probes, the others need not.
+
 Reading never writes: half-open and slow start are computed from the times of events. Nearly always nothing at all is
 wrong, and a reader in a hurry sees that in one comparison: after `clear_after` a site is not barred and has its full
 weight.
@@ -21,7 +24,7 @@ weight.
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from routing.window import Window
 
@@ -52,6 +55,20 @@ class HealthLimits:
 DEFAULT_LIMITS = HealthLimits()
 
 
+class Verdict(NamedTuple):
+    """What a worker holds of a site, and since when."""
+
+    decided_at: float
+    ejected_at: float  # minus infinity: not ejected
+    ejections: int
+    credentials: bool  # whether they are the cause
+    good_probes: int
+    probed_at: float
+    tried_at: float
+    returned_at: float
+    cool_until: float
+
+
 class Health:
     __slots__ = (
         "_failed",
@@ -64,6 +81,7 @@ class Health:
         "cause",
         "clear_after",
         "cool_until",
+        "decided_at",
         "ejected_at",
         "ejections",
         "returned_at",
@@ -83,6 +101,7 @@ class Health:
         self.cool_until = NEVER
         self.returned_at = NEVER
         self.clear_after = NEVER  # infinity while ejected
+        self.decided_at = NEVER  # when anything of it last changed that others should know
 
     # Verdicts
 
@@ -120,6 +139,37 @@ class Health:
             return False
         return now >= max(self.ejected_at, self._probed_at) + self._limits.probe_s
 
+    # Among workers
+
+    def verdict(self) -> Verdict:
+        ejected_at = NEVER if self.ejected_at is None else self.ejected_at
+        return Verdict(
+            self.decided_at,
+            ejected_at,
+            self.ejections,
+            self.cause == CREDENTIALS,
+            self._good_probes,
+            self._probed_at,
+            self._tried_at,
+            self.returned_at,
+            self.cool_until,
+        )
+
+    def adopt(self, verdict: Verdict) -> None:
+        """Another worker's, if it is newer."""
+        if verdict.decided_at <= self.decided_at:
+            return
+        ejected_at = None if verdict.ejected_at == NEVER else verdict.ejected_at
+        if ejected_at != self.ejected_at:
+            self.ejected_at, self.ejections = ejected_at, verdict.ejections
+            self.cause = "" if ejected_at is None else CREDENTIALS if verdict.credentials else "elsewhere"
+            self._restart()
+        self._good_probes, self._probed_at = verdict.good_probes, verdict.probed_at
+        self._tried_at, self.returned_at = verdict.tried_at, verdict.returned_at
+        self.cool_until = max(self.cool_until, verdict.cool_until)
+        self.decided_at = verdict.decided_at
+        self._foresee()
+
     # Events
 
     def succeeded(self, now: float) -> None:
@@ -137,7 +187,7 @@ class Health:
             if now >= self.ejected_until:
                 self._eject(now, cause)
             elif cause == CREDENTIALS:
-                self.cause = CREDENTIALS
+                self.cause, self.decided_at = CREDENTIALS, now
             return
         self._in_a_row += 1
         self._total.add(now)
@@ -156,17 +206,18 @@ class Health:
         limits = self._limits
         wait_s = limits.cool_s if retry_after_s is None else min(max(retry_after_s, 0.0), limits.eject_s_max)
         self.cool_until = max(self.cool_until, now + wait_s)
+        self.decided_at = now
         self._foresee()
 
     def tried(self, now: float) -> None:
         """A request was sent there. Called with every lease; matters while half-open only."""
         if self.ejected_at is not None:
-            self._tried_at = now
+            self._tried_at = self.decided_at = now
 
     def probe_ok(self, now: float) -> None:
         if self.ejected_at is None:
             return
-        self._probed_at = now
+        self._probed_at = self.decided_at = now
         self._good_probes += 1
         if self._good_probes >= self._limits.probes_good:
             self._back(now)
@@ -174,19 +225,19 @@ class Health:
     def probe_failed(self, now: float) -> None:
         """Says nothing about a site that serves: only customers' requests eject."""
         if self.ejected_at is not None:
-            self._probed_at = now
+            self._probed_at = self.decided_at = now
             self._good_probes = 0
 
     def _eject(self, now: float, cause: str) -> None:
         well = self.ejected_at is None and now - self.returned_at >= self._limits.eject_s_max
         self.ejections = 1 if well else self.ejections + 1
-        self.ejected_at = now
+        self.ejected_at = self.decided_at = now
         self.cause = cause
         self._restart()
 
     def _back(self, now: float) -> None:
         self.ejected_at = None
-        self.returned_at = now
+        self.returned_at = self.decided_at = now
         self.cause = ""
         self._restart()
 

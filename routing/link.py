@@ -5,8 +5,15 @@ requests in flight are expected to move, booked with their leases: a measurement
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from routing.estimate import Mean
+
+
+class Floats(Protocol):
+    """Where numbers are shown: shared memory, or a list."""
+
+    def __setitem__(self, index: int, value: float, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,7 @@ class Link:
 
 
 class LinkState:
-    __slots__ = ("inflight", "mbps", "mbps_elsewhere", "name", "rtt", "up")
+    __slots__ = ("cell", "inflight", "loads", "mbps", "mbps_elsewhere", "name", "rtt", "up")
 
     def __init__(self, link: Link) -> None:
         self.name = link.name
@@ -28,6 +35,8 @@ class LinkState:
         self.inflight = 0
         self.mbps = 0.0  # expected of the requests in flight over it
         self.mbps_elsewhere = 0.0  # the same, of the other workers
+        self.loads: Floats = [0.0]  # where they look for ours, at `cell`
+        self.cell = 0
         self.rtt = Mean(link.rtt_s)  # seconds
 
     def adopt(self, link: Link) -> None:
@@ -40,10 +49,13 @@ class LinkState:
 
     def take(self, mbps: float) -> None:
         self.inflight += 1
-        self.mbps += mbps
+        if mbps:
+            self.mbps += mbps
+            self.loads[self.cell] = self.mbps
 
     def give_back(self, mbps: float) -> None:
         self.inflight -= 1
-        self.mbps = (
-            max(self.mbps - mbps, 0.0) if self.inflight > 0 else 0.0
-        )  # no drift of float sums past an idle moment
+        if self.mbps:
+            # No drift of float sums past an idle moment.
+            self.mbps = max(self.mbps - mbps, 0.0) if self.inflight > 0 else 0.0
+            self.loads[self.cell] = self.mbps

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from gateway.clock import wall
 from gateway.config import TenantSettings
-from gateway.edge.metering import period_bounds
+from gateway.edge.metering import Spent
+from gateway.edge.shares import period_bounds
 from gateway.ledger import lock
 from gateway.ledger.index import INDEX_NAME, Index
 from gateway.ledger.reading import Reader
@@ -66,18 +67,22 @@ class Books:
 
         return await self._run(read)
 
-    async def used(self, tenants: Iterable[TenantSettings], wall_s: float) -> dict[str, int]:
-        """Tokens (input + billed output) of each tenant with a budget, in its current period."""
-        used: dict[str, int] = {}
-        for tenant in tenants:
-            if tenant.budget is None:
-                continue
-            start, end = period_bounds(tenant.budget.period, wall_s)
-            sums = await self.sums(("tenant",), None, "UTC", start, end)
-            used[tenant.name] = sum(
-                row["input_tokens"] + row["billed_output_tokens"] for row in sums if row["tenant"] == tenant.name
-            )
-        return used
+    async def spent(self, tenants: Iterable[TenantSettings], logs: Iterable[int], wall_s: float) -> Spent:
+        """Tokens (input + billed output) of each tenant with a budget in its current period, by log. `logs` are those
+        with workers."""
+        limited = [(tenant.name, tenant.budget.period) for tenant in tenants if tenant.budget is not None]
+
+        def read() -> dict[str, dict[str, int]]:
+            tokens: dict[str, dict[str, int]] = {}
+            with Reader(self._data_dir) as reader:
+                found = {
+                    period: reader.spent(*period_bounds(period, wall_s)) for period in {each[1] for each in limited}
+                }
+            for name, period in limited:
+                tokens[name] = {str(log): count for log, count in found[period].get(name, {}).items()}
+            return tokens
+
+        return Spent(wall_s, tuple(logs), await self._run(read) if limited else {})
 
     async def recover_others(self, logs: Iterable[int]) -> None:
         """Recover logs that no worker of this configuration will open."""

@@ -79,7 +79,8 @@ async def bind(address: Address, key: str) -> socket.socket:
 class WorkerProcess:
     """A running worker, seen from the supervisor."""
 
-    def __init__(self, log: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
+    def __init__(self, place: int, log: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
+        self.place = place
         self.log = log
         self.process = process
         self.channel = channel
@@ -90,9 +91,13 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, log: int, listener: socket.socket, handler: Callable[["WorkerProcess", Message], Awaitable[None]]
+        cls,
+        place: int,
+        log: int,
+        listener: socket.socket,
+        handler: Callable[["WorkerProcess", Message], Awaitable[None]],
     ) -> "WorkerProcess":
-        """Start a worker on log number `log`. `handler` gets what it says."""
+        """Start a worker on a place among the shared cells and log number `log`. `handler` gets what it says."""
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -101,12 +106,13 @@ class WorkerProcess:
                 "gateway.app",
                 str(theirs.fileno()),
                 str(listener.fileno()),
+                str(place),
                 str(log),
                 pass_fds=(theirs.fileno(), listener.fileno()),
             )
         finally:
             theirs.close()
-        worker = cls(log, process, await Channel.open(ours))
+        worker = cls(place, log, process, await Channel.open(ours))
         worker.reading = asyncio.create_task(worker.channel.run(lambda message: handler(worker, message)))
         return worker
 

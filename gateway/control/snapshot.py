@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway.config import Settings, load_text
 from gateway.control.channel import Message
+from gateway.edge.metering import NOTHING_SPENT, Spent
 from pricing.energy import PriceCurve
 
 
@@ -21,7 +22,7 @@ class Snapshot:
     directory: Path
     anchor: float
     curves: Mapping[str, PriceCurve] = field(default_factory=dict)
-    used: Mapping[str, int] = field(default_factory=dict)
+    spent: Spent = NOTHING_SPENT  # where budgets begin that were not there before
 
     def settings(self, environ: Mapping[str, str]) -> Settings:
         """Parse the text. Raises ConfigError if it is wrong."""
@@ -33,13 +34,14 @@ class Snapshot:
             "directory": str(self.directory),
             "anchor": self.anchor,
             "curves": {feed: _curve_out(curve) for feed, curve in self.curves.items()},
-            "used": dict(self.used),
+            "spent": self.spent.to_message(),
         }
 
     @classmethod
     def from_message(cls, message: Message) -> "Snapshot":
         curves = {feed: _curve_in(curve) for feed, curve in message["curves"].items()}
-        return cls(message["text"], Path(message["directory"]), message["anchor"], curves, message["used"])
+        spent = Spent.from_message(message["spent"])
+        return cls(message["text"], Path(message["directory"]), message["anchor"], curves, spent)
 
 
 _CURVE_FIELDS = ("zone", "currency", "resolution_s", "fetched_at", "stale_after_s")

@@ -27,7 +27,9 @@ from gateway.control.configuration import Configuration
 from gateway.control.prices import Prices
 from gateway.control.processes import BACKLOG, StartupError, WorkerProcess, bind, lock_directory
 from gateway.control.snapshot import Snapshot
+from gateway.edge.metering import Spent
 from gateway.ledger import lock
+from gateway.ledger.cells import CELLS_NAME, Cells
 
 logger = logging.getLogger("tokenport.supervisor")
 
@@ -48,6 +50,7 @@ class Supervisor:
         self._stop_now = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._listening = False
+        self._logs: tuple[int, ...] = ()
         self._failure = ""
         self._anchor = wall()
         self.started_at = wall()
@@ -148,9 +151,11 @@ class Supervisor:
                 logs.append(number)
             number += 1
         await self.books.recover_others(logs)
+        self._logs = tuple(logs)
+        self._cells = self._shared_cells(count)
         ready = asyncio.Event()
-        for log in logs:
-            task = asyncio.create_task(self._keep_worker(log, listener, ready))
+        for place, log in enumerate(logs):
+            task = asyncio.create_task(self._keep_worker(place, log, listener, ready))
             self._keepers.add(task)
             task.add_done_callback(self._keepers.discard)
         waiting = asyncio.create_task(ready.wait())
@@ -160,12 +165,20 @@ class Supervisor:
             raise StartupError(f"no worker could start: {self._failure}")
         self._listening = True
 
-    async def _keep_worker(self, log: int, listener: socket.socket, ready: asyncio.Event) -> None:
+    def _shared_cells(self, workers: int) -> Cells:
+        settings = self.settings
+        names = len(settings.tenants) + len(settings.backends) + len(settings.links)
+        try:
+            return Cells.create(settings.gateway.data_dir / CELLS_NAME, workers, names)
+        except OSError as error:
+            raise StartupError(f"gateway.data_dir: no room for the cells of {workers} workers: {error}") from None
+
+    async def _keep_worker(self, place: int, log: int, listener: socket.socket, ready: asyncio.Event) -> None:
         """Run a worker on this log, and another after it, until the gateway stops."""
         pause_s = 0.1
         while not self._stopping.is_set():
             try:
-                worker = await WorkerProcess.start(log, listener, self._heard)
+                worker = await WorkerProcess.start(place, log, listener, self._heard)
             except OSError as error:
                 # No memory or descriptors for a process now: later there may be.
                 logger.error("worker not started", extra={"log": log, "problem": str(error)})
@@ -177,6 +190,7 @@ class Supervisor:
             status = await worker.ended()
             accepting.cancel()
             del self._workers[log]
+            self._cells.bury(place)
             if self._stopping.is_set():
                 return
             if not ready.is_set() and self._failure:
@@ -191,13 +205,14 @@ class Supervisor:
     async def _accept(self, worker: WorkerProcess, listener: socket.socket, ready: asyncio.Event) -> None:
         """Once a worker has recovered its log, traffic may come."""
         await worker.ready.wait()
+        spent = await self._spent()
         try:
             listener.listen(BACKLOG)
         except OSError as error:
             logger.error("gateway.listen: %s", error.strerror)
             self.stop_now()
             return
-        worker.channel.tell("accept")
+        worker.channel.tell("accept", spent=spent.to_message())
         ready.set()
 
     async def _heard(self, worker: WorkerProcess, message: Message) -> None:
@@ -209,9 +224,12 @@ class Supervisor:
             self._failure = message["reason"]
             logger.error("worker cannot go on: %s", self._failure)
 
+    async def _spent(self) -> Spent:
+        return await self.books.spent(self.settings.tenants, self._logs, wall())
+
     async def _snapshot(self) -> Snapshot:
-        used = await self.books.used(self.settings.tenants, wall())
-        return Snapshot(self._configuration.text, self._configuration.directory, self._anchor, self.prices.curves, used)
+        spent, configuration = await self._spent(), self._configuration
+        return Snapshot(configuration.text, configuration.directory, self._anchor, self.prices.curves, spent)
 
     async def _install(self) -> list[str]:
         """Hand what is in force to every worker. Returns who did not take it: it serves on with what it had."""

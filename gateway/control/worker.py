@@ -18,8 +18,9 @@ from typing import Any
 from gateway.clock import PriceTime, wall
 from gateway.config import ConfigError
 from gateway.control.channel import Channel, Message
-from gateway.control.processes import BACKLOG
 from gateway.control.snapshot import Snapshot
+from gateway.edge.accepting import Accepting
+from gateway.edge.metering import Spent
 from gateway.edge.plane import DataPlane
 from gateway.ledger.lock import LedgerBusy
 from gateway.ledger.log import LedgerUnavailable
@@ -41,7 +42,7 @@ class Worker:
         self._listener = listener
         self._build = build
         self._parts: DataPlane | None = None
-        self._server: asyncio.Server | None = None
+        self._accepting: Accepting | None = None
         self._done = asyncio.Event()
         self._ledger_reason = ""
         self._work: set[asyncio.Task[None]] = set()
@@ -72,7 +73,7 @@ class Worker:
             case "install":
                 return await self._install(Snapshot.from_message(message))
             case "accept":
-                await self._accept()
+                self._accept(Spent.from_message(message["spent"]))
             case "drain":
                 self._start(self._drain())
             case "stop":
@@ -98,22 +99,24 @@ class Worker:
         else:
             settings = snapshot.settings(os.environ)
             price_time = PriceTime(settings.price_clock, snapshot.anchor)
-            self._parts.install(settings, snapshot.curves, price_time, snapshot.used)
+            self._parts.install(settings, snapshot.curves, price_time, snapshot.spent)
         live = self._parts.live
         return {"route_version": live.table.version, "price_version": live.book.version}
 
-    async def _accept(self) -> None:
+    def _accept(self, spent: Spent) -> None:
+        """Begin; `spent` is what the ledger says now that this worker's log is recovered."""
         parts = self._parts
-        if parts is None or self._server is not None:
+        if parts is None or self._accepting is not None:
             return
+        parts.desk.admission.begin(spent)
         # What is built stays: no later collection walks it, which would hold every stream for some milliseconds. And a
         # request's objects go by their counts; the collector is for the rare cycle, so it looks seldom.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(parts.connection, sock=self._listener, backlog=BACKLOG)
         parts.port.start()
+        self._accepting = Accepting(self._listener, parts.port, parts.connection)
+        self._accepting.start()
         parts.proxy.accepting = True
 
     def _watch_ledger(self, now: float) -> None:
@@ -153,8 +156,8 @@ class Worker:
         self._done.set()
 
     def _close_port(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            self._accepting.close()
         if self._parts is not None:
             self._parts.proxy.accepting = False
             self._parts.port.draining = True

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.config import TenantSettings
-from gateway.edge.metering import Budget, Meter, Permit
+from gateway.edge.metering import Meter, Permit, Spent
 from gateway.errors import ApiError
+from gateway.ledger.cells import Cells
 from gateway.wire.http1 import RequestHead
 
 # Longer than any key in use; hashing is bounded by it.
@@ -31,29 +32,57 @@ class Client:
 class Admission:
     """The tenants of one configuration and their live meters."""
 
-    def __init__(self, tenants: Iterable[TenantSettings], used: Mapping[str, int]) -> None:
+    def __init__(self, tenants: Iterable[TenantSettings], cells: Cells, log: int, now: float) -> None:
+        """`log` is this worker's, by which the ledger knows what it used."""
+        self._cells = cells
+        self._log = log
         self._clients: dict[bytes, Client] = {}
         self._meters: dict[str, Meter] = {}
-        self.install(tenants, used)
+        self._drawing: set[Meter] = set()  # on limits, since the last sweep or two
+        self._leaving: dict[str, Meter] = {}  # of tenants that a reload took away, with requests under way
+        # Budgets begin with what the ledger says, which is not known before this worker's log is recovered.
+        self._install(tenants, now)
 
-    def install(self, tenants: Iterable[TenantSettings], used: Mapping[str, int]) -> None:
+    def install(self, tenants: Iterable[TenantSettings], spent: Spent, now: float) -> None:
         """Swap the configured tenants whole; what was used lives on.
 
-        `used` is what the ledger says of each tenant's current period: where a budget begins that was not there before.
+        A budget that was not there before begins with what the ledger says of it.
         """
-        old = self._meters
-        meters: dict[str, Meter] = {}
+        for name in self._install(tenants, now):
+            self._begin(name, spent)
+
+    def begin(self, spent: Spent) -> None:
+        """The log is recovered, and nothing is under way yet: this is what was used."""
+        for name in self._meters:
+            self._begin(name, spent)
+
+    def _install(self, tenants: Iterable[TenantSettings], now: float) -> list[str]:
+        """Returns the tenants whose budgets are new."""
+        old, new, begun = self._meters | self._leaving, dict[str, Meter](), list[str]()
         clients: dict[bytes, Client] = {}
         for tenant in tenants:
-            meter = _meter(tenant, used.get(tenant.name, 0))
-            if tenant.name in old:
-                old[tenant.name].adopt(meter)
-                meter = old[tenant.name]
-            meters[tenant.name] = meter
+            name = tenant.name
+            meter = new[name] = old.pop(name) if name in old else Meter(self._cells, name, self._drawing)
+            if meter.install(tenant.limits, tenant.budget, now):
+                begun.append(name)
             for key_hash in tenant.key_hashes:
                 digest = bytes.fromhex(key_hash)
                 clients[digest] = Client(tenant, digest, key_hash[:12], meter)
-        self._meters, self._clients = meters, clients
+        self._meters, self._clients, self._leaving = new, clients, old
+        return begun
+
+    def _begin(self, name: str, spent: Spent) -> None:
+        budget = self._meters[name].budget
+        if budget is not None:
+            budget.begin(spent.wall_s, *spent.of(name, self._log))
+
+    def sweep(self, now: float) -> None:
+        """Give back what was drawn on limits and lies idle, and the rows of tenants that are gone."""
+        for meter in [meter for meter in self._drawing if not meter.rest()]:
+            self._drawing.discard(meter)
+        for name in [name for name, meter in self._leaving.items() if not meter.streams]:
+            del self._leaving[name]
+            self._cells.release("tenant", name)
 
     def authenticate(self, head: RequestHead) -> Client:
         """The caller of a request.
@@ -82,18 +111,6 @@ class Admission:
     def usage(self) -> Mapping[str, Meter]:
         """The live meters by tenant, for status."""
         return self._meters
-
-
-def _meter(tenant: TenantSettings, used: int) -> Meter:
-    limits, budget = tenant.limits, None
-    if tenant.budget is not None:
-        budget = Budget(tenant.budget.tokens, tenant.budget.period, used)
-    return Meter(
-        requests_per_minute=limits.requests_per_minute,
-        tokens_per_minute=limits.tokens_per_minute,
-        streams=limits.streams,
-        budget=budget,
-    )
 
 
 def _presented_key(head: RequestHead) -> bytes | None:

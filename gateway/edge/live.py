@@ -8,6 +8,8 @@ from typing import NamedTuple
 from gateway.clock import PriceTime, wall
 from gateway.config import Settings
 from gateway.config.build import price_book, route_table
+from gateway.edge.sharing import Sharing
+from gateway.ledger.cells import Cells
 from gateway.upstream.backends import Backends
 from pricing.book import PriceBook, PriceSlice
 from pricing.energy import PriceCurve
@@ -38,9 +40,16 @@ class Live:
     """One worker's tables, prices and estimates. All methods belong to the event loop's thread."""
 
     def __init__(
-        self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime, rng: Random
+        self,
+        settings: Settings,
+        curves: Mapping[str, PriceCurve],
+        price_time: PriceTime,
+        rng: Random,
+        cells: Cells | None = None,
     ) -> None:
+        """`cells` are those of all workers; without them there are no others."""
         self.rng = rng
+        self.sharing = Sharing(Cells.alone() if cells is None else cells)
         self.backends = Backends()
         self.states: dict[str, BackendState] = {}
         self.links: dict[str, LinkState] = {}
@@ -61,7 +70,8 @@ class Live:
         if self._installed:
             # Prices that arrive after their hour began count as changed when they arrive.
             book = book.following(self.book, price_time.at(wall()))
-        # What may fail (a certificate file) comes before anything is swapped.
+        # What may fail (a certificate file, no room for more cells) comes before anything is swapped.
+        self.sharing.claim(table.backends, table.links)
         self.backends.install(settings.backends, settings.limits)
         self._installed = True
         limits = _health_limits(settings)
@@ -75,6 +85,7 @@ class Live:
                 self.links[link.name].adopt(link)
             else:
                 self.links[link.name] = LinkState(link)
+        self.sharing.install(self.states, self.links)
         self.settings: Settings = settings
         self.tables = Tables(table, book)
         self.price_time = price_time
@@ -106,6 +117,10 @@ class Live:
         decision = choose(
             tables.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
         )
+        if not self.sharing.alone and self.sharing.is_stale(decision, now):
+            decision = choose(
+                tables.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
+            )
         return decision, prices
 
     def explain(self, demand: Demand, now: float, at: float) -> tuple[Decision, PriceSlice]:

@@ -1,84 +1,49 @@
-"""Limits and budgets of one tenant: reserve before, settle after.
+"""Limits and budgets of one tenant: reserve before, settle after. All workers together, as `shares` has it.
 
-Rates are token buckets (a minute's worth at most, refilled continuously), so that a limit of 60 a minute admits one a
-second after a burst. A budget is a sum over a calendar period: what is settled plus what is reserved may not pass it,
-so concurrent requests cannot overshoot together; each reserves its prompt and the output it is expected to make.
-What a period has already used comes from the ledger at start.
+Rates are buckets (a minute's worth at most, refilled continuously), so that a limit of 60 a minute admits one a second
+after a burst. A budget is a sum over a calendar period: what is settled plus what is reserved may not pass it, so
+concurrent requests cannot overshoot together; each reserves its prompt and the output it is expected to make.
+
+What a period has used is what the ledger says: at start, when a reload brings a budget, and of a worker that died once
+its log is recovered.
+
+The limit on concurrent requests needs no block: every worker shows how many it has, before it looks at the others. Of
+what it then sees each other worker may be one ahead, so a total that leaves room for that is right without a lock, and
+the last few are given out under it.
 """
 
 import math
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from gateway.config.settings import BudgetSettings, RateSettings
+from gateway.edge.shares import REQUESTS, TOKENS, Budget, Rate
 from gateway.errors import Refused
+from gateway.ledger.cells import IN_FLIGHT, Cells
 
 
-@dataclass(slots=True)
-class Bucket:
-    """`per_minute` permits a minute, at most a minute's worth at once. 0: no limit."""
+class Spent(NamedTuple):
+    """What the ledger says of each tenant's current period: tokens by log, and which logs have workers."""
 
-    per_minute: float
-    level: float = field(init=False)
-    filled_at: float = field(init=False, default=float("-inf"))
+    wall_s: float = 0.0
+    logs: tuple[int, ...] = ()
+    tokens: Mapping[str, Mapping[str, int]] = {}
 
-    def __post_init__(self) -> None:
-        self.level = self.per_minute
+    def of(self, tenant: str, log: int) -> tuple[int, int]:
+        """Tokens on this log, and on logs that no worker has."""
+        tokens = self.tokens.get(tenant, {})
+        ours = sum(tokens.get(str(each), 0) for each in self.logs)
+        return tokens.get(str(log), 0), sum(tokens.values()) - ours
 
-    def wait_s(self, count: float, now: float) -> float:
-        """Seconds until `count` could be taken; 0 if now. A single demand above the limit waits for a full bucket."""
-        if self.per_minute <= 0:
-            return 0.0
-        if self.filled_at != float("-inf"):
-            self.level = min(self.per_minute, self.level + (now - self.filled_at) * self.per_minute / 60)
-        self.filled_at = now
-        missing = min(count, self.per_minute) - self.level
-        return missing * 60 / self.per_minute if missing > 0 else 0.0
+    def to_message(self) -> dict[str, Any]:
+        return self._asdict()
 
-    def take(self, count: float) -> None:
-        self.level -= count
-
-    def adopt(self, per_minute: float) -> None:
-        """Another limit; what was taken under the old one stays taken."""
-        self.level += per_minute - self.per_minute
-        self.per_minute = per_minute
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> "Spent":
+        return cls(message["wall_s"], tuple(message["logs"]), message["tokens"])
 
 
-def period_bounds(period: str, wall_s: float) -> tuple[float, float]:
-    """Start and end (epoch seconds, UTC) of the day, month or year that holds a time."""
-    day = datetime.fromtimestamp(wall_s, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    if period == "day":
-        start, end = day, day + timedelta(days=1)
-    elif period == "month":
-        start = day.replace(day=1)
-        end = (start + timedelta(days=32)).replace(day=1)
-    else:
-        start = day.replace(month=1, day=1)
-        end = start.replace(year=start.year + 1)
-    return start.timestamp(), end.timestamp()
-
-
-@dataclass(slots=True)
-class Budget:
-    """Tokens (input + billed output) in a calendar period."""
-
-    tokens: int
-    period: str
-    used: int = 0
-    reserved: int = 0
-    starts: float = 0.0
-    ends: float = 0.0
-
-    def roll(self, wall_s: float) -> None:
-        """Enter the period that holds `wall_s`; what was used before it no longer counts."""
-        if self.starts <= wall_s < self.ends:
-            return
-        if self.ends:
-            self.used = 0
-        self.starts, self.ends = period_bounds(self.period, wall_s)
-
-    @property
-    def left(self) -> int:
-        return self.tokens - self.used - self.reserved
+NOTHING_SPENT = Spent()
 
 
 class Permit:
@@ -93,27 +58,52 @@ class Permit:
 
     def settle(self, tokens: int, now: float) -> None:
         """Give the reservation back and take what was used. Later calls do nothing."""
-        meter, self._meter = self._meter, None
+        meter = self._meter
         if meter is not None:
+            self._meter = None
             meter.settled(self._tokens, tokens, now, self._budget)
 
 
 class Meter:
-    """One tenant's limits and budget, as they stand in this worker."""
+    """One tenant's limits and budget, as this worker knows them."""
 
-    def __init__(
-        self,
-        *,
-        requests_per_minute: int = 0,
-        tokens_per_minute: int = 0,
-        streams: int = 0,
-        budget: Budget | None = None,
-    ) -> None:
-        self._requests = Bucket(requests_per_minute)
-        self._tokens = Bucket(tokens_per_minute)
-        self._streams_max = streams
-        self.streams = 0
-        self.budget = budget
+    __slots__ = (
+        "_cells",
+        "_drawing",
+        "_in_flight",
+        "_ints",
+        "_requests",
+        "_row",
+        "_streams_max",
+        "_tokens",
+        "budget",
+        "streams",
+    )
+
+    def __init__(self, cells: Cells, tenant: str, drawing: "set[Meter]") -> None:
+        """`drawing` gets to know this meter when it has drawn on a limit that others draw on too: `rest` is due."""
+        self._cells = cells
+        self._drawing = drawing
+        self._row = cells.row("tenant", tenant)
+        self._ints = cells.ints
+        self._in_flight = self._row.here + IN_FLIGHT
+        self._requests: Rate | None = None
+        self._tokens: Rate | None = None
+        self._streams_max = 0
+        self.streams = 0  # of this worker
+        self.budget: Budget | None = None
+
+    def install(self, limits: RateSettings, budget: BudgetSettings | None, now: float) -> bool:
+        """Take the limits of a reload. The meter itself stays, for the permits that are out come back to it. Whether
+        there is a budget that has yet to begin."""
+        self._streams_max = limits.streams
+        self._requests = self._rate(self._requests, REQUESTS, limits.requests_per_minute, now)
+        self._tokens = self._rate(self._tokens, TOKENS, limits.tokens_per_minute, now)
+        if budget is not None and self.budget is not None and self.budget.period == budget.period:
+            self.budget.adopt(budget.tokens)
+            return False
+        self.budget = None if budget is None else Budget(self._cells, self._row, budget.tokens, budget.period)
+        return budget is not None
 
     def admit(self, tokens: int, now: float, wall_s: float) -> Permit:
         """Reserve one request of about `tokens` tokens.
@@ -121,55 +111,108 @@ class Meter:
         Raises:
             Refused: 429 with the limit's name and when it may be tried again.
         """
-        if self._streams_max and self.streams >= self._streams_max:
-            raise _limited(
-                "streams_limit", f"All {self._streams_max} concurrent requests of this tenant are in use.", 1
-            )
-        wait_s = self._requests.wait_s(1, now)
-        if wait_s > 0:
-            raise _limited("requests_limit", "The tenant's requests per minute are used up.", wait_s)
-        wait_s = self._tokens.wait_s(tokens, now)
-        if wait_s > 0:
-            raise _limited("tokens_limit", "The tenant's tokens per minute are used up.", wait_s)
-        if self.budget is not None:
-            self._within_budget(self.budget, tokens, wall_s)
-        self._requests.take(1)
-        self._tokens.take(tokens)
+        requests, rate, budget = self._requests, self._tokens, self.budget
+        if self._streams_max and self.streams + self.streams_elsewhere() >= self._streams_max:
+            raise self._busy()
+        if requests is not None and requests.spare < 1:
+            self._draw(requests, 1, now, "requests")
+        if rate is not None and rate.spare < tokens:
+            self._draw(rate, tokens, now, "tokens")
+        if budget is not None and (budget.spare < tokens or wall_s >= budget.ends):
+            self._draw_budget(budget, tokens, wall_s)
         self.streams += 1
+        self._ints[self._in_flight] = self.streams
+        if self._streams_max and self._row.elsewhere:
+            self._confirm_stream()
+        if requests is not None:
+            requests.spare -= 1
+        if rate is not None:
+            rate.spare -= tokens
+        if budget is not None:
+            budget.reserve(tokens, wall_s - now)
         return Permit(self, tokens)
 
     def settled(self, reserved: int, used: int, now: float, budget: Budget | None) -> None:
         """Called by the permit."""
         self.streams -= 1
-        self._tokens.wait_s(0, now)
-        self._tokens.take(used - reserved)
-        if budget is not None:
-            budget.reserved -= reserved
-            budget.used += used
+        self._ints[self._in_flight] = self.streams
+        if self._tokens is not None:
+            self._tokens.give_back(reserved - used)
+        current = self.budget
+        if current is not None:
+            current.settle(reserved if current is budget else 0, used, now)
 
-    def adopt(self, fresh: "Meter") -> None:
-        """Take the limits of a reload. The meter itself stays, for the permits that are out come back to it."""
-        self._streams_max = fresh._streams_max
-        self._requests.adopt(fresh._requests.per_minute)
-        self._tokens.adopt(fresh._tokens.per_minute)
-        if self.budget is not None and fresh.budget is not None and self.budget.period == fresh.budget.period:
-            self.budget.tokens = fresh.budget.tokens
-        else:
-            self.budget = fresh.budget
+    def streams_elsewhere(self) -> int:
+        """Requests of this tenant under way in the other workers."""
+        ints, total = self._ints, 0
+        for base in self._row.elsewhere:
+            total += ints[base + IN_FLIGHT]
+        return total
 
-    def _within_budget(self, budget: Budget, tokens: int, wall_s: float) -> None:
-        budget.roll(wall_s)
-        if tokens > budget.left:
+    def rest(self) -> bool:
+        """At a sweep: give back what was drawn and lies idle. Whether to come again at the next one."""
+        limits = (self._requests, self._tokens, self.budget)
+        drew = [limit.rest() for limit in limits if limit is not None]
+        return any(drew)
+
+    def _rate(self, rate: Rate | None, first: int, per_minute: float, now: float) -> Rate | None:
+        if not per_minute:
+            return None
+        if rate is None:
+            return Rate(self._cells, self._row, first, per_minute)
+        rate.adopt(per_minute, now)
+        return rate
+
+    def _draw(self, rate: Rate, count: float, now: float, what: str) -> None:
+        wait_s = rate.wait_s(count, now)
+        if wait_s > 0:
+            self._trim()
+            raise _limited(f"{what}_limit", f"The tenant's {what} per minute are used up.", wait_s)
+        self._drew()
+
+    def _draw_budget(self, budget: Budget, tokens: int, wall_s: float) -> None:
+        missing = budget.missing(tokens, wall_s)
+        if missing > 0:
+            self._trim()
             raise Refused(
                 429,
                 "budget_exceeded",
-                f"The tenant's budget of {budget.tokens} tokens per {budget.period} has {max(0, budget.left)} left; "
-                f"this request may need {tokens}.",
+                f"The tenant's budget of {budget.tokens} tokens per {budget.period} has {max(0, tokens - missing)} "
+                f"left; this request may need {tokens}.",
                 retry_after_s=max(1, math.ceil(budget.ends - wall_s)),
                 should_retry=False,
                 type="insufficient_quota",
             )
-        budget.reserved += tokens
+        self._drew()
+
+    def _drew(self) -> None:
+        if self._row.elsewhere:
+            self._drawing.add(self)
+
+    def _confirm_stream(self) -> None:
+        """This one is shown to the others: now see whether it was too many."""
+        room = self._streams_max - self.streams
+        if self.streams_elsewhere() <= room - len(self._row.elsewhere):
+            return
+        self._cells.lock(self._row.number)
+        try:
+            full = self.streams_elsewhere() > room
+            if full:
+                self.streams -= 1
+                self._ints[self._in_flight] = self.streams
+        finally:
+            self._cells.unlock(self._row.number)
+        if full:
+            self._trim()
+            raise self._busy()
+
+    def _trim(self) -> None:
+        for limit in (self._requests, self._tokens, self.budget):
+            if limit is not None:
+                limit.trim()
+
+    def _busy(self) -> Refused:
+        return _limited("streams_limit", f"All {self._streams_max} concurrent requests of this tenant are in use.", 1)
 
 
 def _limited(reason: str, message: str, wait_s: float) -> Refused:

@@ -14,11 +14,13 @@ from gateway.edge.desk import Desk
 from gateway.edge.explaining import ExplainRequest, explanation
 from gateway.edge.live import Live
 from gateway.edge.locate import Locator
+from gateway.edge.metering import Spent
 from gateway.edge.port import Port
 from gateway.edge.proxy import Proxy
 from gateway.edge.status import worker_status
 from gateway.edge.tls import TlsConnection
 from gateway.errors import ApiError
+from gateway.ledger.cells import Cells
 from gateway.upstream.probe import Prober
 from pricing.energy import PriceCurve
 
@@ -31,6 +33,7 @@ class DataPlane:
     proxy: Proxy
     prober: Prober
     tls: ssl.SSLContext | None
+    cells: Cells
     recovered: int
 
     @property
@@ -47,13 +50,14 @@ class DataPlane:
         return client if self.tls is None else TlsConnection(client, self.tls, self.port)
 
     def install(
-        self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime, used: Mapping[str, int]
+        self, settings: Settings, curves: Mapping[str, PriceCurve], price_time: PriceTime, spent: Spent
     ) -> None:
         """Swap configuration and prices whole; what is under way keeps what it started with."""
         desk = self.desk
         locator = locator_of(settings)  # what may fail comes before anything is swapped
+        self.cells.claim("tenant", (tenant.name for tenant in settings.tenants))
         desk.live.install(settings, curves, price_time)
-        desk.admission.install(settings.tenants, used)
+        desk.admission.install(settings.tenants, spent, desk.now())
         desk.locator = locator
         desk.port.install(limits_of(settings.limits))
 
@@ -75,6 +79,7 @@ class DataPlane:
         self.live.backends.close()
         self.desk.log.close()
         self.desk.board.close()
+        self.cells.close()
 
 
 def locator_of(settings: Settings) -> Locator:

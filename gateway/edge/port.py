@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from gateway.config import Limits
+from gateway.ledger.cells import Workers
 from gateway.wire.http1 import HeadLimits, RequestHead
 from gateway.wire.http1_memory import request_heads
 
@@ -42,12 +43,14 @@ class Port:
     # Set once, before the first connection: whoever opens requests needs a port to do it.
     open: Opener
 
-    def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop, workers: Workers) -> None:
         self.install(limits)
+        self.workers = workers
         self.loop = loop
         self.now = loop.time
         self.draining = False
         self._connections: set[Connection] = set()
+        self._shaking = 0
         self._body_bytes = 0
         self._expiring: set[Expiring] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -62,13 +65,25 @@ class Port:
     def connections(self) -> int:
         return len(self._connections)
 
+    @property
+    def held(self) -> int:
+        """Connections, and those whose handshake is under way."""
+        return len(self._connections) + self._shaking
+
+    def shaking(self, change: int) -> None:
+        """So many handshakes more are under way."""
+        self._shaking += change
+        self.workers.hold(self.held)
+
     def enter(self, connection: Connection) -> bool:
         """Register a connection. False: over the bound, it must be told and closed."""
         self._connections.add(connection)
+        self.workers.hold(self.held)
         return len(self._connections) <= self.limits.connections_max
 
     def leave(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self.workers.hold(self.held)
 
     def take_body_bytes(self, count: int) -> bool:
         """Reserve memory for request bodies. False: the worker's bound is reached."""

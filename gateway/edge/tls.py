@@ -49,6 +49,7 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._tcp = cast(asyncio.Transport, transport)
+        self._port.shaking(1)
         self._giving_up = self._port.loop.call_later(self._port.limits.head_s, self._tcp.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -74,6 +75,8 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
         self._over = True
         if self._ready:
             self._client.connection_lost(exc)
+        else:
+            self._port.shaking(-1)
 
     def pause_writing(self) -> None:
         self._client.pause_writing()
@@ -153,6 +156,7 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
             return False
         self._flush()
         self._giving_up.cancel()
+        self._port.shaking(-1)
         self._ready = True
         self._client.connection_made(self)
         return True

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from gateway.ledger.instants import QUARTER_US, parse_us
+from gateway.ledger.instants import DAY_US, QUARTER_US, parse_us
 from gateway.ledger.segment import TERMINAL, Head, Record, parse, segment_numbers, segment_path
 from gateway.ledger.tables import ALIKE, ALIKE_KEY, FIGURES, OWN, ROLLUP_KEY, SUMS, UNITS, UNITS_MARK
 from pricing.export import FIRST_COLUMNS, NAMES
@@ -34,6 +34,8 @@ _amounts_of = itemgetter(*SUMS)
 _ATTEMPTS_AT = _OWN_NAMES.index("attempts_json")
 _DELIVERED_AT = SUMS.index("delivered_tokens")
 _EXPORTED_AT = _ALIKE_NAMES.index("exported")
+_TENANT_AT, _LOG_AT = _ALIKE_NAMES.index("tenant"), _OWN_NAMES.index("log")
+_INPUT_AT, _BILLED_AT = SUMS.index("input_tokens"), SUMS.index("billed_output_tokens")
 _key_of_alike = itemgetter(*map(_ALIKE_NAMES.index, ALIKE_KEY))
 _units_of_alike = itemgetter(*map(_ALIKE_NAMES.index, UNITS))
 _rollup_of_alike = itemgetter(*map(_ALIKE_NAMES.index, ROLLUP_KEY))
@@ -50,6 +52,7 @@ _ADD_ROLLUP = (
     f"INSERT INTO main.rollups VALUES ({_marks(1 + len(ROLLUP_KEY) + len(FIGURES))})"
     f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in FIGURES)}"
 )
+_ADD_SPENT = "INSERT INTO main.spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
 _ADD_REFUSAL = "INSERT INTO main.refusals VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
 
 
@@ -151,6 +154,7 @@ class Fold:
         if connection.total_changes - before < len(ends):
             raise _Known
         connection.executemany(_ADD_ROLLUP, [_rollup(quarter, group) for (quarter, _), group in groups.items()])
+        connection.executemany(_ADD_SPENT, _spent(groups.values()))
 
     def _find(self, alike: tuple[Any, ...]) -> tuple[int, str]:
         """The id of what many rows have in common, which is written down if it is new."""
@@ -188,6 +192,18 @@ def _rollup(quarter: int, group: Sequence[_Row]) -> tuple[object, ...]:
     exported = sums[_DELIVERED_AT] if alike[_EXPORTED_AT] else 0
     key = ["" if value is None else value for value in _rollup_of_alike(alike)]
     return quarter, *key, len(group), exported, *sums
+
+
+def _spent(groups: Iterable[Sequence[_Row]]) -> list[tuple[object, ...]]:
+    """What rows that are alike count for budgets, by day, tenant and log."""
+    tokens: dict[tuple[int, str, object], int] = {}
+    for group in groups:
+        tenant = group[0].alike[_TENANT_AT] or ""
+        for row in group:
+            key = row.ended_us // DAY_US, tenant, row.own[_LOG_AT]
+            count = (row.amounts[_INPUT_AT] or 0) + (row.amounts[_BILLED_AT] or 0)
+            tokens[key] = tokens.get(key, 0) + count
+    return [(*key, count) for key, count in tokens.items()]
 
 
 # ---- lines

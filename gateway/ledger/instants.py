@@ -8,6 +8,7 @@ from functools import lru_cache
 
 MICROS = 1_000_000
 QUARTER_US = 900 * MICROS  # rollups are kept per quarter of an hour: every time zone's day begins on one
+DAY_US = 86_400 * MICROS  # budgets count whole days, in UTC
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

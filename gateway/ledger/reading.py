@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gateway.ledger.folding import Fold, LogsDiffer
 from gateway.ledger.index import INDEX_NAME, is_damage
-from gateway.ledger.instants import QUARTER_US, micros, rfc3339
+from gateway.ledger.instants import DAY_US, QUARTER_US, micros, rfc3339
 from gateway.ledger.segment import Record, logs
 from gateway.ledger.tables import DIMENSIONS, FIGURES, FIGURES_OF_ROW, SCHEMA_VERSION, create_tables, row_of
 from pricing.export import COLUMNS, NAMES
@@ -100,6 +100,13 @@ class Reader:
                 del figure["period"]
         return sums
 
+    def spent(self, start: float, end: float) -> dict[str, dict[int, int]]:
+        """Tokens that count for budgets (input + billed output) of the UTC days in [start, end): by tenant and log."""
+        found: dict[str, dict[int, int]] = {}
+        for tenant, log, tokens in self._query(self._spent, _from(start) // DAY_US, _until(end) // DAY_US):
+            found.setdefault(tenant, {})[log] = tokens
+        return found
+
     def refusals(self, start: float | None = None, end: float | None = None) -> list[Record]:
         """Refused requests by minute, tenant and reason, of the minutes that began in [start, end)."""
         bounds = ("" if start is None else rfc3339(micros(start)), "~" if end is None else rfc3339(micros(end)))
@@ -137,6 +144,11 @@ class Reader:
         order = ", ".join(("min(quarter)", *keys, "currency"))
         sql = f"SELECT {asked} FROM ({self._union(figures)}) GROUP BY {group} ORDER BY {order}"
         return self._connection.execute(sql, bounds).fetchall()
+
+    def _spent(self, start: int, end: int) -> list[tuple[Any, ...]]:
+        part = self._union("SELECT * FROM {schema}.spent WHERE day >= ?1 AND day < ?2")
+        sql = f"SELECT tenant, log, sum(tokens) FROM ({part}) GROUP BY tenant, log"
+        return self._connection.execute(sql, (start, end)).fetchall()
 
     def _refusals(self, start: str, end: str) -> list[tuple[Any, ...]]:
         part = self._union("SELECT * FROM {schema}.refusals WHERE minute >= ?1 AND minute < ?2")

@@ -4,6 +4,7 @@
       ends       what a row has of its own, and
       alike      what it has in common with many others (who, where, at which prices), once
     rollups    sums per quarter, place, tenant, model, outcome and currency
+    spent      tokens that count for budgets, per UTC day, tenant and log
     refusals   counts per minute, tenant and reason
     folded     how far each log has been read
 
@@ -80,6 +81,8 @@ SCHEMA = (
     " ends.quarter AS quarter FROM ends CROSS JOIN alike ON alike.id = ends.alike",
     f"CREATE TABLE rollups (quarter INTEGER NOT NULL, {_ROLLUP_COLUMNS}, {_FIGURE_COLUMNS},"
     f" PRIMARY KEY ({_ROLLUP_PRIMARY})) WITHOUT ROWID",
+    "CREATE TABLE spent (day INTEGER NOT NULL, tenant TEXT NOT NULL, log INTEGER NOT NULL, tokens INTEGER NOT NULL,"
+    " PRIMARY KEY (day, tenant, log)) WITHOUT ROWID",
     "CREATE TABLE refusals (minute TEXT NOT NULL, tenant TEXT NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL,"
     " PRIMARY KEY (minute, tenant, reason)) WITHOUT ROWID",
     "CREATE TABLE folded (log INTEGER PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL)",

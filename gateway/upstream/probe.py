@@ -6,7 +6,7 @@ request touches. Only backends that are out are probed; healthy ones are measure
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gateway.errors import UpstreamError
 from gateway.telemetry import RETURNED
@@ -64,15 +64,21 @@ async def probe(upstream: Upstream) -> bool:
 
 
 class Prober:
-    """Probes every ejected backend when its probe is due, one at a time per backend."""
+    """Probes every ejected backend when its probe is due, one at a time per backend.
 
-    def __init__(self, backends: Backends, states: Mapping[str, BackendState]) -> None:
+    Of several workers one probes for all; `mine` says whether it is this one.
+    """
+
+    def __init__(self, backends: Backends, states: Mapping[str, BackendState], mine: Callable[[float], bool]) -> None:
         self._backends = backends
         self._states = states
+        self._mine = mine
         self._running: dict[str, asyncio.Task[None]] = {}
 
     def sweep(self, now: float) -> None:
         """Start the probes that are due. Called about once a second or more often."""
+        if not self._mine(now):
+            return
         for name, state in self._states.items():
             upstream = self._backends.get(name)
             if upstream is not None and name not in self._running and state.health.probe_due(now):

@@ -1,0 +1,221 @@
+"""What the workers know of backends and links together: in flight, verdicts and the main estimates, through the cells.
+
+In flight and the power and traffic expected of it are shown with every lease. Before a decision nobody looks at sixteen
+backends of seven workers: what the others have is taken over at every sweep, and of the one backend that was chosen it
+is looked at afresh. If that one is fuller than it seemed, all are, and the decision is made again. So a cap is passed
+by no more than the requests that other workers place in the same microseconds: one each.
+
+A verdict (ejected, half-open, cooling, returned) goes from sweep to sweep, the newest wins. One worker probes for all.
+A request that tries a half-open site says so at once, and whoever is about to do the same looks first.
+
+Estimates are shared as what was observed: every worker shows the count and the sum of its own observations, and takes
+over by how much the others' have grown, at their mean, as if it had made them. So eight workers know as much as one.
+"""
+
+from collections.abc import Mapping
+
+from gateway.ledger.cells import FIRST, IN_FLIGHT, LOAD, Cells, Row, Workers
+from routing.backend import BackendState
+from routing.decide import Decision
+from routing.estimate import Mean
+from routing.health import Verdict
+from routing.link import LinkState
+
+# Of a backend's row: pairs of a count and a sum, then the verdict.
+_TTFT, _ITL, _SERVICE, _PENALTIES = FIRST, FIRST + 2, FIRST + 4, FIRST + 6
+_DECIDED_AT, _EJECTED_AT, _EJECTIONS, _FLAGS = FIRST + 7, FIRST + 8, FIRST + 9, FIRST + 10
+_PROBED_AT, _TRIED_AT, _RETURNED_AT, _COOL_UNTIL = FIRST + 11, FIRST + 12, FIRST + 13, FIRST + 14
+
+
+class _Sums:
+    """What was last seen of one worker's observations of one backend."""
+
+    __slots__ = ("base", "counts", "penalties", "sums")
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.counts = [0, 0, 0]
+        self.sums = [0.0, 0.0, 0.0]
+        self.penalties = 0
+
+    def grown(self, row: Row, which: int, cell: int) -> tuple[int, float]:
+        """How many observations are new, and their mean. A successor counts from nothing again."""
+        count, total = row.ints[self.base + cell], row.floats[self.base + cell + 1]
+        if count < self.counts[which]:
+            self.counts[which], self.sums[which] = 0, 0.0
+        new = count - self.counts[which]
+        if new <= 0:
+            return 0, 0.0
+        mean = (total - self.sums[which]) / new
+        self.counts[which], self.sums[which] = count, total
+        return new, max(mean, 0.0)
+
+
+class _SharedBackend:
+    """One backend's row beside its live state."""
+
+    __slots__ = ("_others", "_row", "_shown_at", "state")
+
+    def __init__(self, state: BackendState, row: Row) -> None:
+        self.state = state
+        self._row = row
+        self._others = [_Sums(base) for base in row.elsewhere]
+        self._shown_at = 0.0
+        for sums in self._others:  # what they saw before this worker came is not news of this moment
+            self._catch_up(sums)
+        state.cells, state.loads, state.cell = row.ints, row.floats, row.here + IN_FLIGHT
+        self._adopt(row.here)  # a predecessor's verdict
+
+    def show(self) -> None:
+        state, row = self.state, self._row
+        ints, floats, here = row.ints, row.floats, row.here
+        self._show_mean(here + _TTFT, state.ttft.overhead)
+        self._show_mean(here + _ITL, state.itl)
+        self._show_mean(here + _SERVICE, state.service)
+        ints[here + _PENALTIES] = state.ttft.penalties
+        floats[here + LOAD] = state.power_w
+        if state.health.decided_at > self._shown_at:
+            self.show_verdict()
+
+    def show_verdict(self) -> None:
+        """Without a time while it is written: nobody takes half of it."""
+        row = self._row
+        ints, floats, here = row.ints, row.floats, row.here
+        verdict = self.state.health.verdict()
+        floats[here + _DECIDED_AT] = 0.0
+        floats[here + _EJECTED_AT] = verdict.ejected_at
+        ints[here + _EJECTIONS] = verdict.ejections
+        ints[here + _FLAGS] = 2 * verdict.good_probes + verdict.credentials
+        floats[here + _PROBED_AT] = verdict.probed_at
+        floats[here + _TRIED_AT] = verdict.tried_at
+        floats[here + _RETURNED_AT] = verdict.returned_at
+        floats[here + _COOL_UNTIL] = verdict.cool_until
+        floats[here + _DECIDED_AT] = self._shown_at = verdict.decided_at
+
+    def take_over(self, now: float) -> None:
+        """What the others show."""
+        state, row = self.state, self._row
+        self.look()
+        for sums in self._others:
+            count, mean = sums.grown(row, 0, _TTFT)
+            penalties = row.ints[sums.base + _PENALTIES]
+            failed = max(penalties - sums.penalties, 0)
+            sums.penalties = penalties
+            if count or failed:
+                state.ttft.absorb(count, mean, failed, now)
+            state.itl.absorb(*sums.grown(row, 1, _ITL))
+            state.service.absorb(*sums.grown(row, 2, _SERVICE))
+        self.adopt()
+
+    def look(self) -> bool:
+        """What is in flight elsewhere at this moment. Whether it is more than it was."""
+        state, row = self.state, self._row
+        inflight, power_w = row.sum_elsewhere(IN_FLIGHT), row.load_elsewhere()
+        more = inflight > state.inflight_elsewhere or power_w > state.power_w_elsewhere
+        state.inflight_elsewhere, state.power_w_elsewhere = inflight, power_w
+        return more
+
+    def adopt(self) -> None:
+        """The newest verdict of the others."""
+        for base in self._row.elsewhere:
+            self._adopt(base)
+
+    def _adopt(self, base: int) -> None:
+        ints, floats, health = self._row.ints, self._row.floats, self.state.health
+        decided_at = floats[base + _DECIDED_AT]
+        if decided_at == 0.0 or decided_at <= health.decided_at:
+            return
+        verdict = Verdict(
+            decided_at,
+            floats[base + _EJECTED_AT],
+            ints[base + _EJECTIONS],
+            bool(ints[base + _FLAGS] & 1),
+            ints[base + _FLAGS] >> 1,
+            floats[base + _PROBED_AT],
+            floats[base + _TRIED_AT],
+            floats[base + _RETURNED_AT],
+            floats[base + _COOL_UNTIL],
+        )
+        if floats[base + _DECIDED_AT] == decided_at:
+            health.adopt(verdict)
+
+    def _show_mean(self, at: int, mean: Mean) -> None:
+        self._row.floats[at + 1] = mean.seen_sum
+        self._row.ints[at] = mean.seen
+
+    def _catch_up(self, sums: _Sums) -> None:
+        for which, cell in enumerate((_TTFT, _ITL, _SERVICE)):
+            sums.grown(self._row, which, cell)
+        sums.penalties = self._row.ints[sums.base + _PENALTIES]
+
+
+class Sharing:
+    """One worker's side of what all workers know."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+        self._backends: dict[str, _SharedBackend] = {}
+        self._links: dict[str, tuple[LinkState, Row]] = {}
+        self.workers = Workers(cells)
+        self.alone = self.workers.alone
+
+    def claim(self, backends: Mapping[str, object], links: Mapping[str, object]) -> None:
+        """Have a row for each of these. Raises CellsFull."""
+        self._cells.claim("backend", backends)
+        self._cells.claim("link", links)
+
+    def install(self, states: Mapping[str, BackendState], links: Mapping[str, LinkState]) -> None:
+        """Share these too."""
+        for name, state in states.items():
+            if name not in self._backends:
+                self._backends[name] = _SharedBackend(state, self._cells.row("backend", name))
+        for name, link in links.items():
+            if name not in self._links:
+                row = self._cells.row("link", name)
+                link.loads, link.cell = row.floats, row.here + LOAD
+                self._links[name] = link, row
+
+    def sweep(self, now: float) -> None:
+        self.workers.beat(now)
+        for backend in self._backends.values():
+            backend.show()
+            if not self.alone:
+                backend.take_over(now)
+        if not self.alone:
+            self._look_at_links()
+
+    def is_stale(self, decision: Decision, now: float) -> bool:
+        """Look at the chosen backend afresh. Whether the others have put so much on it that it is to be decided again;
+        then all are looked at."""
+        route = decision.route
+        if route is None:
+            return False
+        backend = self._backends[route.backend.name]
+        state = backend.state
+        if state.health.ejected_at is not None:
+            backend.adopt()
+            if not decision.special and state.health.barred(now):
+                return True
+            # Said before it is done: the next one to look is too late to try it as well.
+            state.health.tried(now)
+            backend.show_verdict()
+        more = backend.look()
+        if decision.power_w > 0.0 or decision.mbps > 0.0:
+            return self._look() or more
+        if more and state.load >= route.backend.slots:
+            self._look()
+            return True
+        return False
+
+    def _look(self) -> bool:
+        """At everything. Whether there is more of anything."""
+        looked = [backend.look() for backend in self._backends.values()]
+        return self._look_at_links() or any(looked)
+
+    def _look_at_links(self) -> bool:
+        more = False
+        for link, row in self._links.values():
+            mbps = row.load_elsewhere()
+            more = more or mbps > link.mbps_elsewhere
+            link.mbps_elsewhere = mbps
+        return more

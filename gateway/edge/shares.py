@@ -210,8 +210,11 @@ class Budget:
             self._roll(wall_s)
         if tokens <= self.spare:
             return 0
-        if self._row.elsewhere and tokens > self.left:
-            return tokens - self.left
+        if self._row.elsewhere:
+            # Looked at without the lock first, as for a rate.
+            missing = tokens - self.left
+            if missing > 0:
+                return missing
         self._cells.lock(self._row.number)
         try:
             return self._draw(tokens)

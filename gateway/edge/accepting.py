@@ -13,6 +13,7 @@ A lone connection never waits for this: the least loaded worker takes it at its 
 import asyncio
 import errno
 import logging
+import select
 import socket
 from collections.abc import Callable
 
@@ -41,10 +42,12 @@ class Accepting:
         self._connection = connection
         self._opening: set[asyncio.Task[object]] = set()
         self._later: asyncio.TimerHandle | None = None
-        self._stood_back_at: float | None = None
+        self._stood_back_at: float | None = None  # from the same connection, as far as this worker knows
+        self._waiting = select.poll()
 
     def start(self) -> None:
         self._listener.setblocking(False)
+        self._waiting.register(self._listener.fileno(), select.POLLIN)
         self._loop.add_reader(self._listener.fileno(), self._ready)
 
     def close(self) -> None:
@@ -98,6 +101,10 @@ class Accepting:
 
     def _look_again(self) -> None:
         self._loop.add_reader(self._listener.fileno(), self._ready)
+        if self._waiting.poll(0):
+            self._ready()
+        else:
+            self._stood_back_at = None
 
     def _opened(self, task: "asyncio.Task[object]") -> None:
         self._opening.discard(task)

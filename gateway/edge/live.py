@@ -114,10 +114,13 @@ class Live:
         self.decided += 1
         # The sampled ones keep every candidate with its reason; the choice is the same.
         choose = chooser.explain if self.decided % LOGGED_EVERY == 1 else chooser.decide
+        shared = not self.sharing.alone
+        if shared:
+            self.sharing.look(now)
         decision = choose(
             tables.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
         )
-        if not self.sharing.alone and self.sharing.is_stale(decision, now):
+        if shared and self.sharing.is_stale(decision, now):
             decision = choose(
                 tables.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
             )

@@ -1,9 +1,9 @@
 """What the workers know of backends and links together: in flight, verdicts and the main estimates, through the cells.
 
-In flight and the power and traffic expected of it are shown with every lease. Before a decision nobody looks at sixteen
-backends of seven workers: what the others have is taken over at every sweep, and of the one backend that was chosen it
-is looked at afresh. If that one is fuller than it seemed, all are, and the decision is made again. So a cap is passed
-by no more than the requests that other workers place in the same microseconds: one each.
+In flight and the power and traffic expected of it are shown with every lease. Nobody looks at sixteen backends of seven
+workers before every decision: what the others have is looked at every few milliseconds, and afresh for the one backend
+that was chosen. If that one is fuller than it seemed, or there is none, all are, and the decision is made again. So a
+cap is passed by no more than the requests that other workers place in the same microseconds: one each.
 
 A verdict (ejected, half-open, cooling, returned) goes from sweep to sweep, the newest wins. One worker probes for all.
 A request that tries a half-open site says so at once, and whoever is about to do the same looks first.
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from gateway.ledger.cells import FIRST, IN_FLIGHT, LOAD, Cells, Row, Workers
 from routing.backend import BackendState
+from routing.constraint import SATURATED
 from routing.decide import Decision
 from routing.estimate import Mean
 from routing.health import Verdict
@@ -25,6 +26,10 @@ from routing.link import LinkState
 _TTFT, _ITL, _SERVICE, _PENALTIES = FIRST, FIRST + 2, FIRST + 4, FIRST + 6
 _DECIDED_AT, _EJECTED_AT, _EJECTIONS, _FLAGS = FIRST + 7, FIRST + 8, FIRST + 9, FIRST + 10
 _PROBED_AT, _TRIED_AT, _RETURNED_AT, _COOL_UNTIL = FIRST + 11, FIRST + 12, FIRST + 13, FIRST + 14
+
+
+# Between two looks at everything, per cell that is looked at: a look costs less than a thousandth of that.
+LOOK_EACH_S = 0.0001
 
 
 class _Sums:
@@ -158,6 +163,8 @@ class Sharing:
         self._links: dict[str, tuple[LinkState, Row]] = {}
         self.workers = Workers(cells)
         self.alone = self.workers.alone
+        self._looked_at = 0.0
+        self._look_s = 0.0
 
     def claim(self, backends: Mapping[str, object], links: Mapping[str, object]) -> None:
         """Have a row for each of these. Raises CellsFull."""
@@ -174,6 +181,7 @@ class Sharing:
                 row = self._cells.row("link", name)
                 link.loads, link.cell = row.floats, row.here + LOAD
                 self._links[name] = link, row
+        self._look_s = LOOK_EACH_S * len(self._backends) * (self._cells.places - 1)
 
     def sweep(self, now: float) -> None:
         self.workers.beat(now)
@@ -184,12 +192,19 @@ class Sharing:
         if not self.alone:
             self._look_at_links()
 
+    def look(self, now: float) -> None:
+        """Before a decision: at everything, unless that was just done."""
+        if now - self._looked_at >= self._look_s:
+            self._looked_at = now
+            self._look()
+
     def is_stale(self, decision: Decision, now: float) -> bool:
-        """Look at the chosen backend afresh. Whether the others have put so much on it that it is to be decided again;
-        then all are looked at."""
+        """Look at the chosen backend afresh, or at everything if nothing could be chosen. Whether so much has changed
+        that it is to be decided again; then everything is looked at."""
         route = decision.route
         if route is None:
-            return False
+            self._look()
+            return decision.refusal == SATURATED
         backend = self._backends[route.backend.name]
         state = backend.state
         if state.health.ejected_at is not None:

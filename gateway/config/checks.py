@@ -21,9 +21,7 @@ from gateway.config.settings import (
     BackendSettings,
     FeedSettings,
     LinkSettings,
-    RateSettings,
     RuleSettings,
-    TenantSettings,
 )
 from pricing.energy import PriceCurve
 from pricing.transit import LOCAL_LINK
@@ -244,15 +242,9 @@ def notes(draft: Draft) -> tuple[str, ...]:
             found.append(f"{table.path}: no rule under [[routes]] leads to {backend.name}")
         if not set(backend.dialects) & set(SPOKEN):
             found.append(f"{table.path}: nothing is sent to {backend.name}; this gateway speaks {', '.join(SPOKEN)}")
-    if settings.gateway.workers != 1 and any(_is_limited(tenant) for tenant in settings.tenants):
-        found.append("tenants: limits and budgets count in each worker by itself; with workers = 1 they count once")
     if settings.teams or settings.users:
         found.append("teams, users: no key belongs to one yet, so their limits and budgets admit everything")
     return tuple(found)
-
-
-def _is_limited(tenant: TenantSettings) -> bool:
-    return tenant.budget is not None or tenant.limits != RateSettings()
 
 
 def _covers(earlier: RuleSettings, later: RuleSettings) -> bool:

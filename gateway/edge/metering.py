@@ -115,9 +115,9 @@ class Meter:
         if self._streams_max and self.streams + self.streams_elsewhere() >= self._streams_max:
             raise self._busy()
         if requests is not None and requests.spare < 1:
-            self._draw(requests, 1, now, "requests")
+            self._draw(requests, 1, now, "requests_limit")
         if rate is not None and rate.spare < tokens:
-            self._draw(rate, tokens, now, "tokens")
+            self._draw(rate, tokens, now, "tokens_limit")
         if budget is not None and (budget.spare < tokens or wall_s >= budget.ends):
             self._draw_budget(budget, tokens, wall_s)
         self.streams += 1
@@ -163,11 +163,12 @@ class Meter:
         rate.adopt(per_minute, now)
         return rate
 
-    def _draw(self, rate: Rate, count: float, now: float, what: str) -> None:
+    def _draw(self, rate: Rate, count: float, now: float, reason: str) -> None:
         wait_s = rate.wait_s(count, now)
         if wait_s > 0:
             self._trim()
-            raise _limited(f"{what}_limit", f"The tenant's {what} per minute are used up.", wait_s)
+            what = reason.removesuffix("_limit")
+            raise _limited(reason, f"The tenant's {what} per minute are used up.", wait_s)
         self._drew()
 
     def _draw_budget(self, budget: Budget, tokens: int, wall_s: float) -> None:

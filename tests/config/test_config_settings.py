@@ -321,10 +321,3 @@ def test_a_backend_that_speaks_nothing_a_client_can_speak_here_is_noted(tmp_path
 
 def test_what_the_notes_call_spoken_is_what_the_public_port_answers():
     assert set(SPOKEN) == {endpoint.dialect for endpoint in API.values()}
-
-
-def test_limits_that_count_in_each_worker_are_noted(tmp_path):
-    assert any(note.startswith("tenants: limits") for note in read(WHOLE, tmp_path).notes)
-    assert not any(
-        note.startswith("tenants: limits") for note in read(spoilt("workers = 2", "workers = 1"), tmp_path).notes
-    )

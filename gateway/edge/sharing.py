@@ -26,22 +26,24 @@ from routing.link import LinkState
 _TTFT, _ITL, _SERVICE, _PENALTIES = FIRST, FIRST + 2, FIRST + 4, FIRST + 6
 _DECIDED_AT, _EJECTED_AT, _EJECTIONS, _FLAGS = FIRST + 7, FIRST + 8, FIRST + 9, FIRST + 10
 _PROBED_AT, _TRIED_AT, _RETURNED_AT, _COOL_UNTIL = FIRST + 11, FIRST + 12, FIRST + 13, FIRST + 14
+_NEWS = FIRST + 15  # how much was ever observed: nothing new, nothing to do
 
 
-# Between two looks at everything, per cell that is looked at: a look costs less than a thousandth of that.
-LOOK_EACH_S = 0.0001
+# Between two looks at everything, per cell that is looked at; a look takes a microsecond or less of that.
+LOOK_EACH_S = 0.0005
 
 
 class _Sums:
     """What was last seen of one worker's observations of one backend."""
 
-    __slots__ = ("base", "counts", "penalties", "sums")
+    __slots__ = ("base", "counts", "news", "penalties", "sums")
 
     def __init__(self, base: int) -> None:
         self.base = base
         self.counts = [0, 0, 0]
         self.sums = [0.0, 0.0, 0.0]
         self.penalties = 0
+        self.news = 0
 
     def grown(self, row: Row, which: int, cell: int) -> tuple[int, float]:
         """How many observations are new, and their mean. A successor counts from nothing again."""
@@ -78,6 +80,7 @@ class _SharedBackend:
         self._show_mean(here + _ITL, state.itl)
         self._show_mean(here + _SERVICE, state.service)
         ints[here + _PENALTIES] = state.ttft.penalties
+        ints[here + _NEWS] = state.ttft.overhead.seen + state.itl.seen + state.service.seen + state.ttft.penalties
         floats[here + LOAD] = state.power_w
         if state.health.decided_at > self._shown_at:
             self.show_verdict()
@@ -102,6 +105,10 @@ class _SharedBackend:
         state, row = self.state, self._row
         self.look()
         for sums in self._others:
+            news = row.ints[sums.base + _NEWS]
+            if news == sums.news:
+                continue
+            sums.news = news
             count, mean = sums.grown(row, 0, _TTFT)
             penalties = row.ints[sums.base + _PENALTIES]
             failed = max(penalties - sums.penalties, 0)
@@ -152,6 +159,7 @@ class _SharedBackend:
         for which, cell in enumerate((_TTFT, _ITL, _SERVICE)):
             sums.grown(self._row, which, cell)
         sums.penalties = self._row.ints[sums.base + _PENALTIES]
+        sums.news = self._row.ints[sums.base + _NEWS]
 
 
 class Sharing:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.ledger.folding import Position, is_held, row_values
 from gateway.ledger.segment import Line
-from gateway.ledger.tables import ROLLUPS_OF_EXPORTS, SCHEMA_VERSION
+from gateway.ledger.tables import ROLLUPS_OF_EXPORTS, SCHEMA_VERSION, SPENT_OF_EXPORTS
 from pricing.export import NAMES
 
 _DELETE_IT = "delete it, and it is rebuilt"
@@ -85,6 +85,9 @@ class IndexAudit:
         for one, other in (("SELECT * FROM rollups", sums), (sums, "SELECT * FROM rollups")):
             quarters = self._fetch(f"SELECT DISTINCT quarter FROM ({one} EXCEPT {other}) LIMIT 1")
             problems += [f"rollups of quarter {quarter} are not the sums of its rows" for (quarter,) in quarters]
+        for one, other in (("SELECT * FROM spent", SPENT_OF_EXPORTS), (SPENT_OF_EXPORTS, "SELECT * FROM spent")):
+            logs = self._fetch(f"SELECT DISTINCT log FROM ({one} EXCEPT {other}) LIMIT 1")
+            problems += [f"what budgets have used by log {log} is not the sum of its rows" for (log,) in logs]
         found = {(minute, tenant, reason): n for minute, tenant, reason, n in self._fetch("SELECT * FROM refusals")}
         if found != dict(self._refusals):
             problems.append("refusals are not those of the logs")

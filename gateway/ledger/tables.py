@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Iterable
 from zlib import crc32
 
+from gateway.ledger.instants import DAY_US
 from gateway.ledger.segment import Record
 from pricing.export import COLUMNS, FIRST_COLUMNS, NAMES, Column
 
@@ -102,6 +103,11 @@ _KEY_OF_ROW = ", ".join(f"coalesce({name}, '') AS {name}" for name in ROLLUP_KEY
 ROLLUPS_OF_EXPORTS = (
     f"SELECT quarter, {', '.join(ROLLUP_KEY)}, {', '.join(f'sum({name})' for name in FIGURES)}"
     f" FROM (SELECT quarter, {_KEY_OF_ROW}, {FIGURES_OF_ROW} FROM exports) WHERE true GROUP BY {_ROLLUP_PRIMARY}"
+)
+# And what budgets have used.
+SPENT_OF_EXPORTS = (
+    f"SELECT ended_us / {DAY_US} AS day, coalesce(tenant, '') AS tenant, log,"
+    " sum(coalesce(input_tokens, 0) + coalesce(billed_output_tokens, 0)) FROM exports GROUP BY 1, 2, 3"
 )
 
 

@@ -253,6 +253,8 @@ def indexed(good: Path, tmp_path: Path) -> Path:
         (f"DELETE FROM ends WHERE export_id = '{export_id(2)}'", "is not in the index"),
         ("UPDATE rollups SET requests = requests + 1", "rollups of quarter"),
         ("DELETE FROM rollups", "rollups of quarter"),
+        ("UPDATE spent SET tokens = tokens - 1", "what budgets have used"),
+        ("DELETE FROM spent", "what budgets have used"),
         ("INSERT INTO refusals VALUES ('2025-11-24T16:00:00.000000Z', 'acme', 'budget', 1)", "refusals are not"),
         (f"UPDATE ends SET export_id = 'x' WHERE export_id = '{export_id(2)}'", "has 1 rows of log 0 that"),
     ],

@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from gateway.wire.errors import BadRequest
-from gateway.wire.splice import JsonOutOfBounds, Member, replace_members, top_level_members
+from gateway.wire.splice import JsonOutOfBounds, Member, places, replace_members, top_level_members
 
 Endpoint = Literal["chat", "completions"]
+Span = tuple[int, int]
 BackendUsage = Literal["final", "continuous", "none"]
 ShownUsage = Literal["none", "final", "all"]
 
@@ -21,6 +22,8 @@ MODEL_CHARS_MAX = 256
 CHOICES_MAX = 128
 _TOKEN_ID_BYTES = 4  # what one token id of a ready-made prompt stands for: about the length of a token in text
 _ACTED_ON = frozenset(("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"))
+_INPUT = {"chat": (b"messages", b"tools", b"functions"), "completions": (b"prompt",)}
+_PLACED = frozenset((b"model", b"stream_options", *_INPUT["chat"], *_INPUT["completions"]))
 _ACTED_ON_IN_OPTIONS = frozenset(("include_usage", "continuous_usage_stats"))
 
 
@@ -32,52 +35,78 @@ class RequestFacts(NamedTuple):
     max_tokens: int | None  # per choice
     choices: int  # answers that must finish: n, for each prompt
     prompt_bytes: int  # raw JSON of what becomes input; media are not text and do not count
-    members: tuple[Member, ...] = ()  # positions in the body, so that it is scanned once
+    # Places in the body, so that it is scanned once: of two values, and of the end of the last member's.
+    model_span: Span
+    options_span: Span | None
+    members_end: int
 
 
 def parse_request(raw: bytes, endpoint: Endpoint) -> RequestFacts:
     """Judge a body. BadRequest 400 with the member that is wrong."""
-    body, members = _parse_object(raw)
-    _refuse_duplicates(members, _ACTED_ON, "")
-    stream = _boolean(body, "stream")
-    options = body.get("stream_options")
-    include_usage = continuous_usage = False
-    if options is not None:
-        if not isinstance(options, dict):
-            raise BadRequest(400, "stream_options must be an object", "stream_options")
-        inner = _members(_value(raw, members, "stream_options"))
-        _refuse_duplicates(inner, _ACTED_ON_IN_OPTIONS, "stream_options.")
-        include_usage = _boolean(options, "include_usage", "stream_options.")
-        continuous_usage = include_usage and _boolean(options, "continuous_usage_stats", "stream_options.")
-    prompts, prompt_bytes = _chat_prompt(body) if endpoint == "chat" else _completions_prompt(body)
-    prompt_bytes += sum(
-        member.value_end - member.value_start
-        for member in members
-        if member.key in (("messages", "tools", "functions") if endpoint == "chat" else ("prompt",))
-    )
-    max_tokens = _positive(body, "max_tokens")
-    max_completion_tokens = _positive(body, "max_completion_tokens")
-    n = _positive(body, "n", CHOICES_MAX)
-    return RequestFacts(
-        model=_model(body),
-        stream=stream,
-        include_usage=include_usage,
-        continuous_usage=continuous_usage,
-        max_tokens=max_tokens if max_completion_tokens is None else max_completion_tokens,
-        choices=(n or 1) * prompts,
-        prompt_bytes=max(prompt_bytes, 1),
-        members=tuple(members),
-    )
-
-
-def _parse_object(raw: bytes) -> tuple[dict[str, Any], list[Member]]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as malformed:
         raise BadRequest(400, f"the body is not valid JSON: {malformed.msg}") from malformed
     if not isinstance(body, dict):
         raise BadRequest(400, "the body must be a JSON object")
-    return body, _members(raw)
+    spans, members_end, prompt_bytes = _placed(raw, endpoint, len(body))
+    stream = "stream" in body and _boolean(body, "stream")
+    include_usage = continuous_usage = False
+    if body.get("stream_options") is not None:
+        include_usage, continuous_usage = _options(raw, body["stream_options"], spans[b"stream_options"])
+    prompts, correction = _chat_prompt(body) if endpoint == "chat" else _completions_prompt(body)
+    max_tokens = _positive(body, "max_tokens") if "max_tokens" in body else None
+    if "max_completion_tokens" in body:
+        max_completion_tokens = _positive(body, "max_completion_tokens")
+        max_tokens = max_tokens if max_completion_tokens is None else max_completion_tokens
+    n = _positive(body, "n", CHOICES_MAX) if "n" in body else None
+    model = body.get("model")
+    if not isinstance(model, str) or not 0 < len(model) <= MODEL_CHARS_MAX:
+        raise BadRequest(400, f"model must be a string of 1 to {MODEL_CHARS_MAX} characters", "model")
+    return RequestFacts(
+        model,
+        stream,
+        include_usage,
+        continuous_usage,
+        max_tokens,
+        (n or 1) * prompts,
+        max(prompt_bytes + correction, 1),
+        spans[b"model"],
+        spans.get(b"stream_options"),
+        members_end,
+    )
+
+
+def _placed(raw: bytes, endpoint: Endpoint, count: int) -> tuple[dict[bytes, Span], int, int]:
+    """Where the values are that are read or replaced, where the last one ends, and how long those of the input are.
+
+    An object of as many members as its parse has keys has no key twice.
+    """
+    quick = places(raw, _PLACED, count)
+    if quick is not None:
+        spans, end = quick
+        input_bytes = 0
+        for key in _INPUT[endpoint]:
+            if key in spans:
+                start, stop = spans[key]
+                input_bytes += stop - start
+        return spans, end, input_bytes
+    members = _members(raw)
+    _refuse_duplicates(members, _ACTED_ON, "")
+    spans = {member.key.encode(): (member.value_start, member.value_end) for member in members}
+    inputs = [member for member in members if member.key.encode() in _INPUT[endpoint]]
+    end = members[-1].value_end if members else 0
+    return spans, end, sum(member.value_end - member.value_start for member in inputs)
+
+
+def _options(raw: bytes, options: Any, span: Span) -> tuple[bool, bool]:
+    """Whether the client asked for a stream's final usage, and for the running one."""
+    if not isinstance(options, dict):
+        raise BadRequest(400, "stream_options must be an object", "stream_options")
+    start, end = span
+    _refuse_duplicates(_members(raw[start:end]), _ACTED_ON_IN_OPTIONS, "stream_options.")
+    include_usage = _boolean(options, "include_usage", "stream_options.")
+    return include_usage, include_usage and _boolean(options, "continuous_usage_stats", "stream_options.")
 
 
 def _members(raw: bytes) -> list[Member]:
@@ -93,17 +122,6 @@ def _refuse_duplicates(members: Iterable[Member], keys: frozenset[str], where: s
         if member.key in seen and member.key in keys:
             raise BadRequest(400, f"{where}{member.key} is given more than once", where + member.key)
         seen.add(member.key)
-
-
-def _value(raw: bytes, members: Iterable[Member], key: str) -> bytes:
-    return next(raw[member.value_start : member.value_end] for member in members if member.key == key)
-
-
-def _model(body: Mapping[str, Any]) -> str:
-    model = body.get("model")
-    if not isinstance(model, str) or not 0 < len(model) <= MODEL_CHARS_MAX:
-        raise BadRequest(400, f"model must be a string of 1 to {MODEL_CHARS_MAX} characters", "model")
-    return model
 
 
 def _boolean(body: Mapping[str, Any], key: str, where: str = "") -> bool:
@@ -157,21 +175,35 @@ def _completions_prompt(body: Mapping[str, Any]) -> tuple[int, int]:
     return len(prompt), sum(len(each) * _TOKEN_ID_BYTES - len(orjson.dumps(each)) for each in ids)
 
 
+_FINAL = {"include_usage": b"true"}
+_CONTINUOUS = {"include_usage": b"true", "continuous_usage_stats": b"true"}
+
+
 def upstream_body(raw: bytes, facts: RequestFacts, upstream_model: str, usage: BackendUsage) -> bytes:
     """The client's body as a backend gets it: its own name for the model, and usage always asked for."""
-    values: dict[str, bytes] = {}
+    pieces: list[tuple[Span, bytes]] = []
     if upstream_model != facts.model:
-        values["model"] = orjson.dumps(upstream_model)
+        pieces.append((facts.model_span, orjson.dumps(upstream_model)))
     if facts.stream and usage != "none":
-        wanted = {"include_usage": b"true"}
-        if usage == "continuous":
-            wanted["continuous_usage_stats"] = b"true"
-        if not (facts.include_usage and (usage == "final" or facts.continuous_usage)):
-            given = next(
-                (raw[m.value_start : m.value_end] for m in facts.members if m.key == "stream_options"), b"null"
-            )
-            values["stream_options"] = replace_members(b"{}" if given == b"null" else given, wanted)
-    return replace_members(raw, values, members=facts.members) if values else raw
+        wanted = _CONTINUOUS if usage == "continuous" else _FINAL
+        if facts.options_span is None:
+            end = facts.members_end
+            pieces.append(((end, end), b',"stream_options":' + replace_members(b"{}", wanted)))
+        elif not (facts.include_usage and (usage == "final" or facts.continuous_usage)):
+            start, end = facts.options_span
+            given = raw[start:end]
+            pieces.append((facts.options_span, replace_members(b"{}" if given == b"null" else given, wanted)))
+    return _respelled(raw, pieces) if pieces else raw
+
+
+def _respelled(raw: bytes, pieces: list[tuple[Span, bytes]]) -> bytes:
+    parts: list[bytes] = []
+    at = 0
+    for (start, end), new in sorted(pieces):
+        parts += (raw[at:start], new)
+        at = end
+    parts.append(raw[at:])
+    return b"".join(parts)
 
 
 def shown_usage(facts: RequestFacts, usage: BackendUsage) -> ShownUsage:

@@ -4,9 +4,10 @@ A request is forwarded as the client wrote it: re-serialising would change numbe
 the top-level members are found by position and only the values that must change are cut out. The scan runs in the
 regular expression engine: one match skips one whole value, nested ones to the depth allowed, and builds nothing.
 
-Inside a string a quote counts as escaped when a backslash stands before it. That is wrong only where a backslash is
-itself escaped just before a quote (`\\\\"`); bytes that contain this are scanned in a copy in which every escape pair
-is masked by as many other bytes, so that positions still hold.
+Inside a string a quote is escaped when one backslash stands before it. Where more than one does (`\\\\"`) nothing
+matches, and the bytes are scanned again in a copy in which every escape pair is masked by as many other bytes, so that
+positions still hold. Of a large body the inside of long strings is cut out first, found by their quotes alone: a prompt
+is most of its request, and looking for the next quote is much faster than any pattern.
 
 The input is taken to be valid JSON (the caller parses it as well, and refuses what does not parse). On anything else
 the scan still ends, with one of its own errors or with some positions.
@@ -21,7 +22,14 @@ import orjson
 DEPTH_MAX = 64
 MEMBERS_MAX = 1000  # at the top level; each costs a step here, and megabytes of them would hold everybody up
 
-_STRING = rb'"[^"]*+(?:(?<=\\)"[^"]*+)*+"'
+# Bodies from this size on are scanned without the inside of strings of this length. One quote in so many bytes may be
+# looked at for that: in a text with more, the pattern is faster.
+LARGE_BYTES = 16_384
+_LONG_STRING_BYTES = 1024
+_BYTES_PER_QUOTE_MIN = 256
+_BACKSLASH = 0x5C
+
+_STRING = rb'"[^"]*+(?:(?<=[^\\]\\)"[^"]*+)*+(?<!\\)"'
 _SCALAR = rb'[^"\[\]{},:\s]++'
 _SPACE = rb"[ \t\n\r]*+"
 
@@ -38,6 +46,10 @@ _open = re.compile(_SPACE + rb"\{" + _SPACE).match
 _member = re.compile(
     rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE + rb"(" + _VALUE + rb")" + _SPACE + rb"([,}])" + _SPACE
 ).match
+# All members at once, and a last match without groups for what is none.
+_every_member = re.compile(
+    rb'"([^"\\]*+)("' + _SPACE + rb":" + _SPACE + rb")(" + _VALUE + rb")(" + _SPACE + rb"[,}]" + _SPACE + rb")|(?s:.)++"
+).findall
 _key = re.compile(_STRING + _SPACE + rb":" + _SPACE + rb"[\[{]").match
 _TO_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -60,9 +72,7 @@ class Member(NamedTuple):
 
 
 def _masked(raw: bytes) -> bytes:
-    """A copy of the same length whose strings hold no backslash before a quote unless that quote is escaped."""
-    if b'\\\\"' not in raw:
-        return raw
+    """A copy of the same length whose strings hold no quotes and no backslashes but for escapes of other characters."""
     return raw.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
@@ -83,6 +93,57 @@ def too_deep(raw: bytes) -> bool:
     return raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and depth(raw) > DEPTH_MAX
 
 
+def places(raw: bytes, keys: frozenset[bytes], count: int) -> tuple[dict[bytes, tuple[int, int]], int] | None:
+    """Where the values of these keys are, and where the last value ends, if `raw` is an object of `count` members whose
+    keys have no escapes. None: it is not, or it has to be looked at more closely."""
+    if len(raw) >= LARGE_BYTES or count > MEMBERS_MAX:
+        return None
+    at = 1
+    if raw[:2] != b'{"':
+        opening = _open(raw)
+        if opening is None:
+            return None
+        at = opening.end()
+    found = _every_member(raw, at)
+    if len(found) != count or not found or not found[-1][-1]:
+        return None
+    spans: dict[bytes, tuple[int, int]] = {}
+    end = at
+    for key, colon, value, closing in found:
+        at += 1 + len(key) + len(colon)
+        end = at + len(value)
+        if key in keys:
+            spans[key] = (at, end)
+        at = end + len(closing)
+    # Every byte belongs to one of them: nothing was skipped on the way.
+    return (spans, end) if at == len(raw) else None
+
+
+def _shortened(raw: bytes) -> tuple[bytes, list[tuple[int, int]]]:
+    """The text without the inside of long strings; and where, in what is left, how many bytes were cut out."""
+    pieces: list[bytes] = []
+    cuts: list[tuple[int, int]] = []
+    opening, kept_from, kept = -1, 0, 0
+    at = raw.find(b'"')
+    for _ in range(len(raw) // _BYTES_PER_QUOTE_MIN):
+        if at < 0:
+            break
+        if opening < 0:
+            opening = at
+        elif raw[at - 1] != _BACKSLASH:
+            if at - opening > _LONG_STRING_BYTES:
+                pieces.append(raw[kept_from : opening + 1])
+                kept += opening + 1 - kept_from
+                cuts.append((kept, at - opening - 1))
+                kept_from = at
+            opening = -1
+        elif raw[at - 2] == _BACKSLASH:
+            break  # to be masked
+        at = raw.find(b'"', at + 1)
+    pieces.append(raw[kept_from:])
+    return b"".join(pieces), cuts
+
+
 def _name(raw: bytes) -> str:
     try:
         key = orjson.loads(raw)
@@ -93,26 +154,40 @@ def _name(raw: bytes) -> str:
 
 def top_level_members(raw: bytes) -> list[Member]:
     """The members of a JSON object in order, duplicates included."""
-    text = _masked(raw)
+    text, cuts = (raw, []) if len(raw) < LARGE_BYTES else _shortened(raw)
+    found, stuck = _scan(text)
+    if stuck >= 0:
+        text, cuts = _masked(raw), []
+        found, stuck = _scan(text)
+    if stuck >= 0:
+        raise _why_not(text, stuck)
+    if cuts:
+        found = [tuple([at + sum(size for where, size in cuts if where <= at) for at in spots]) for spots in found]
+    return [
+        Member(_name(raw[start:key_end]), start, value_start, value_end, end)
+        for start, key_end, value_start, value_end, end in found
+    ]
+
+
+def _scan(text: bytes) -> tuple[list[tuple[int, ...]], int]:
+    """Where each member begins, its key ends, its value begins and ends, and it ends; and where the scan got stuck, or
+    -1."""
+    found: list[tuple[int, ...]] = []
     opening = _open(text)
     if opening is None:
-        raise JsonMalformed("not an object")
-    members: list[Member] = []
+        return found, 0
     at, closing = opening.end(), b","
     if text[at : at + 1] == b"}":
         at, closing = at + 1, b"}"
     while closing == b",":
         match = _member(text, at)
         if match is None:
-            raise _why_not(text, at)
-        start, value_start, end = match.start(1), match.start(2), match.start(3)
-        members.append(Member(_name(raw[start : match.end(1)]), start, value_start, match.end(2), end))
+            return found, at
+        found.append((match.start(1), match.end(1), match.start(2), match.end(2), match.start(3)))
         at, closing = match.end(), match.group(3)
-        if len(members) > MEMBERS_MAX:
+        if len(found) > MEMBERS_MAX:
             raise JsonOutOfBounds(f"more than {MEMBERS_MAX} members")
-    if raw[at:].strip(b" \t\n\r"):
-        raise JsonMalformed("something follows the object")
-    return members
+    return found, at if text[at:].strip(b" \t\n\r") else -1
 
 
 def _why_not(text: bytes, at: int) -> ValueError:

@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 
 from gateway.wire.splice import (
     DEPTH_MAX,
+    LARGE_BYTES,
     MEMBERS_MAX,
     JsonMalformed,
     JsonOutOfBounds,
     Member,
+    places,
     replace_members,
     top_level_members,
 )
-from tests.wire.documents import documents, pairs
+from tests.wire.documents import KEYS, VALUES, documents, objects, pairs
 
 Document = tuple[list[tuple[str, Any]], bytes]
 
@@ -92,6 +94,57 @@ def test_every_member_is_where_a_parser_finds_it(document: Document) -> None:
         assert key == member.key
         assert raw[member.start :].decode()[length:].lstrip().startswith(":")
         assert raw[member.end : member.end + 1] == (b"," if number < len(found) else b"}")
+
+
+ENDINGS = st.lists(st.sampled_from(['"', "\\", "a", "\n", "{", "é", "," * 2000, '"' * 30]), max_size=5).map("".join)
+
+
+@given(st.lists(st.tuples(KEYS, ENDINGS, st.integers(0, 3000), VALUES), max_size=6), st.data())
+def test_members_of_a_large_body_are_where_a_parser_finds_them(
+    drawn: list[tuple[str, str, int, Any]], data: st.DataObject
+) -> None:
+    members = [("x" * LARGE_BYTES, 1), ("first", ["y" * LARGE_BYTES, '"\\'])]
+    members += [(key, [ending + "z" * size + ending, value]) for key, ending, size, value in drawn]
+    raw = data.draw(objects(data.draw(st.permutations(members)))).encode()
+    found = top_level_members(raw)
+    assert [(m.key, json.loads(raw[m.value_start : m.value_end])) for m in found] == pairs(raw)
+    assert all(raw[m.start] == ord('"') and raw[m.end] in b",}" for m in found)
+
+
+@given(documents())
+def test_the_places_of_chosen_keys_are_those_of_their_members(document: Document) -> None:
+    members, raw = document
+    keys = frozenset((b"model", b"usage", b""))
+    found = places(raw, keys, len(members))
+    if found is None:
+        assert not members or b"\\" in raw
+        return
+    spans, end = found
+    expected = top_level_members(raw)
+    assert end == expected[-1].value_end
+    assert spans == {m.key.encode(): (m.value_start, m.value_end) for m in expected if m.key.encode() in keys}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"a":1,"a":2}',
+        b'{"\\u0061":1}',
+        b'{"a":"\\\\"}',
+        b'{"a":' + b"[" * DEPTH_MAX + b"1" + b"]" * DEPTH_MAX + b"}",
+        b'{"a":"' + b"x" * LARGE_BYTES + b'"}',
+        b"[1]",
+        b"{}",
+        b"",
+    ],
+)
+def test_what_is_not_plain_has_no_places_at_once(raw: bytes) -> None:
+    assert places(raw, frozenset((b"a",)), 1) is None
+
+
+def test_too_many_members_have_no_places() -> None:
+    raw = orjson.dumps({str(number): 1 for number in range(MEMBERS_MAX + 1)})
+    assert places(raw, frozenset((b"1",)), MEMBERS_MAX + 1) is None
 
 
 @given(documents(), st.sampled_from(["model", "stream", "usage", ""]))

@@ -2,11 +2,14 @@
 
 Every count moves on the board before the bytes it counts are written, so a killed process has never told too little.
 When a client leaves, the events that still lay in our own write buffer are taken off (not after a reset, which empties
-it unseen): `_ends` remembers where in the byte stream each event that may be unsent ends.
+it unseen): `_ends` remembers where in the byte stream each content event that may be unsent ends, one number an event,
+and `_marks` where the running usage changed.
 """
 
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
+from operator import itemgetter
 
 from gateway.edge.connection import ClientConnection, Field
 from gateway.edge.counting import Progress
@@ -14,18 +17,25 @@ from gateway.ledger.board import Slot
 from gateway.wire.openai import DONE_EVENT, KEEP_ALIVE_COMMENT
 from gateway.wire.openai_stream import Passed
 
-# The buffer is asked what has left once this many ends are remembered.
-REMEMBERED_ENDS = 64
-
-# End of an event in the bytes written, content events and running usage (None: unknown) up to it; and the sizes of the
-# events in a row that end there, None for a single one.
-End = tuple[int, int, int | None, list[int] | None]
+# The buffer is asked what has left once this many ends are remembered: small, for every stream holds as many.
+REMEMBERED_ENDS = 16
+_end_of = itemgetter(0)
 
 
 class Delivery:
     """Writes an answer to one client."""
 
-    __slots__ = ("_client", "_ends", "_events", "_sent", "_slot", "_tokens", "_written", "payload_bytes")
+    __slots__ = (
+        "_client",
+        "_ends",
+        "_events",
+        "_marks",
+        "_sent_tokens",
+        "_slot",
+        "_tokens",
+        "_written",
+        "payload_bytes",
+    )
 
     def __init__(self, client: ClientConnection, slot: Slot) -> None:
         self._client = client
@@ -33,8 +43,9 @@ class Delivery:
         self._events = 0
         self._tokens: int | None = None
         self._written = 0
-        self._ends: deque[End] = deque()
-        self._sent = Progress()
+        self._ends: list[int] = []  # of the last content events, in bytes written
+        self._marks: list[tuple[int, int | None]] = []  # where the running usage became what it is; seldom any
+        self._sent_tokens: int | None = None
         self.payload_bytes = 0
 
     @property
@@ -57,35 +68,34 @@ class Delivery:
         self._written += self._client.write(KEEP_ALIVE_COMMENT)
 
     def events(self, passed: list[Passed]) -> None:
-        """Hand over whole events in one write. The hot path of a stream: one frame, no call that can be spared."""
+        """Hand over whole events in one write."""
         client = self._client
         if client.closed:
             return
-        if len(passed) == 1:
-            [(data, events, tokens, sizes)] = passed
-        else:
-            data = b"".join([each[0] for each in passed])
-            _, events, tokens, sizes = passed[-1]
+        data = passed[0][0] if len(passed) == 1 else b"".join([each[0] for each in passed])
         size = len(data)
-        if client.framed:
-            framed = b"%x\r\n%b\r\n" % (size, data)
-            end = self._written + len(framed) - 2
-        else:
-            framed = data
-            end = self._written + size
+        framed = b"%x\r\n%b\r\n" % (size, data) if client.framed else data
+        at = self._written + (len(framed) - size - 2 if client.framed else 0)
+        for piece, events, tokens, sizes in passed:
+            self._remember(at, events, tokens, sizes or [len(piece)])
+            at += len(piece)
         self._written += len(framed)
-        if len(passed) > 1:
-            at = end - size
-            for piece, count, running, each in passed[:-1]:
-                at += len(piece)
-                self._ends.append((at, count, running, each))
-        self._ends.append((end, events, tokens, sizes))
-        self._events, self._tokens = events, tokens
         self.payload_bytes += size
-        self._slot.count(events, 0 if tokens is None else tokens + 1, self.payload_bytes)
+        tokens = self._tokens
+        self._slot.count(self._events, 0 if tokens is None else tokens + 1, self.payload_bytes)
         client.send(framed)
-        if len(self._ends) > REMEMBERED_ENDS:
+        if len(self._ends) + len(self._marks) > REMEMBERED_ENDS:
             self._forget_sent()
+
+    def _remember(self, at: int, events: int, tokens: int | None, sizes: list[int]) -> None:
+        """Where these events end, the first of which begins at `at`. Only the last ones may be content."""
+        if tokens != self._tokens:
+            self._tokens = tokens
+            self._marks.append((at + sizes[0], tokens))
+        more = events - self._events
+        if more:
+            self._events = events
+            self._ends.extend(list(accumulate(sizes, initial=at))[-more:])
 
     def whole(self, status: int, fields: Iterable[Field], body: bytes, tokens: int) -> None:
         """Hand over a whole non-streaming answer of so many tokens."""
@@ -113,32 +123,20 @@ class Delivery:
 
     def progress(self) -> Progress:
         """What has left this process. While the client is there, all that was handed over."""
-        left = self._forget_sent()
-        if self._ends:
-            end, events, tokens, sizes = self._ends[0]
-            sizes = sizes or []  # a single event has left whole or not at all; a row of them perhaps in part
-            at, whole = end - sum(sizes), 0
-            for size in sizes:
-                at += size
-                if at > left:
-                    break
-                whole += 1
-            if whole:
-                self._sent = Progress(events - len(sizes) + whole, tokens)
-        return self._sent
+        self._forget_sent()
+        return Progress(self._events - len(self._ends), self._sent_tokens)
 
     @property
     def handed_over(self) -> Progress:
         """All that was ever handed to the transport."""
         return Progress(self._events, self._tokens)
 
-    def _forget_sent(self) -> int:
-        """Drop the ends that have left; how many bytes have."""
+    def _forget_sent(self) -> None:
+        """Drop what has left."""
         left = self._written - self._client.unsent_bytes
-        ends = self._ends
-        last: End | None = None
-        while ends and ends[0][0] <= left:
-            last = ends.popleft()
-        if last is not None:
-            self._sent = Progress(last[1], last[2])
-        return left
+        del self._ends[: bisect_right(self._ends, left)]
+        if self._marks:
+            sent = bisect_right(self._marks, left, key=_end_of)
+            if sent:
+                self._sent_tokens = self._marks[sent - 1][1]
+                del self._marks[:sent]

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from gateway.edge.connection import Field
 from gateway.edge.course import DURABLE_S_MAX, Course
 from gateway.edge.delivery import Delivery
+from gateway.edge.lane import Lane
 from gateway.edge.patience import DUE_NOW, EVENT_STREAM, Patience
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.edge.settling import count_answer, opening_of, settle
@@ -80,7 +81,8 @@ class Exchange(Patience):
             self.permit.settle(0, self.admitted_at)
             raise
         self._on_over = on_over
-        self.delivery = Delivery(self.connection, self.course.slot)
+        client, slot = self.connection, self.course.slot
+        self.delivery = Lane(client, slot, desk.port) if self.facts.stream else Delivery(client, slot)
         self.connection.exchange = self
         try:
             connection = self.course.upstream.pool.take_idle()
@@ -125,6 +127,7 @@ class Exchange(Patience):
                 event_bytes_max=desk.limits.event_bytes_max,
                 bad_events_max=desk.limits.bad_events_max,
             )
+            assert isinstance(self.delivery, Lane)
             attempt = StreamAttempt(self, connection, slot, desk.now, tap, self.delivery)
         else:
             attempt = AnswerAttempt(self, connection, slot, desk.now, self.delivery)

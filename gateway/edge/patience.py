@@ -88,7 +88,7 @@ class Patience(Case):
         elif not attempt.ready:
             if now >= self._first_due(attempt):
                 attempt.give_up(FirstContentTimeout())
-        elif now >= attempt.touched_at + self._limit("gap_s"):
+        elif now >= attempt.heard_at + self._limit("gap_s"):
             attempt.give_up(UpstreamStall())
 
     def _progressed(self, now: float) -> bool:
@@ -114,7 +114,7 @@ class Patience(Case):
         if not self.connection.committed:
             return self.admitted_at + COMMIT_AFTER_S
         attempt = self.attempt
-        heard_at = attempt.touched_at if attempt is not None and attempt.released else 0.0
+        heard_at = attempt.heard_at if attempt is not None and attempt.released else 0.0
         return max(self._spoke_at, heard_at) + HEARTBEAT_EVERY_S
 
     def _next_deadline(self) -> float:
@@ -129,7 +129,7 @@ class Patience(Case):
             return due
         if not attempt.ready:
             return min(due, self._first_due(attempt), self.desk.now() + LOOK_EVERY_S)
-        return min(due, attempt.touched_at + self._limit("gap_s"))
+        return min(due, attempt.heard_at + self._limit("gap_s"))
 
     def _first_due(self, attempt: Attempt) -> float:
         """When an attempt without content is given up. The text of an error is not waited for long.
@@ -138,12 +138,12 @@ class Patience(Case):
         byte only a limit that was set applies (by the rule, or one other than the default), and then that of gaps.
         """
         if attempt.is_error:
-            return attempt.touched_at + ERROR_TEXT_S
+            return attempt.heard_at + ERROR_TEXT_S
         first_content_s = self._limit("first_content_s")
         if self.facts.stream:
             return attempt.started_at + first_content_s
         if attempt.head is not None:
-            return attempt.touched_at + self._limit("gap_s")
+            return attempt.heard_at + self._limit("gap_s")
         rule = self.course.decision.rule
         set_by_rule = rule is not None and rule.first_content_s is not None
         unset = not set_by_rule and first_content_s == DEFAULTS.first_content_s

@@ -49,6 +49,7 @@ class Port:
         self.loop = loop
         self.now = loop.time
         self.draining = False
+        self.next_sweep_at = 0.0
         self._connections: set[Connection] = set()
         self._shaking = 0
         self._body_bytes = 0
@@ -129,6 +130,7 @@ class Port:
 
     def _sweep(self, every_s: float) -> None:
         now = self.now()
+        self.next_sweep_at = now + every_s
         for group in (self._connections, self._expiring):
             self._expire(group, now)
         for call in self._on_sweep:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from gateway.edge.counting import Progress
 from gateway.edge.delivery import Delivery
+from gateway.edge.lane import Lane
 from gateway.errors import UpstreamCut, UpstreamError, UpstreamErrorEvent, UpstreamMalformed, from_status
 from gateway.ledger.board import Slot
 from gateway.upstream.transport import UpstreamConnection
@@ -108,6 +109,11 @@ class Attempt(ABC):
         self.connection.resume(self)
 
     @property
+    def heard_at(self) -> float:
+        """When the backend last spoke, or later, but before the next sweep."""
+        return self.touched_at
+
+    @property
     def is_error(self) -> bool:
         """Whether the backend answered with a status other than 200."""
         return self._error_body is not None
@@ -171,7 +177,7 @@ class StreamAttempt(Attempt):
         slot: Slot,
         now: Callable[[], float],
         tap: StreamTap,
-        delivery: Delivery,
+        delivery: Lane,
     ) -> None:
         super().__init__(owner, connection, slot, now)
         self.tap = tap
@@ -185,11 +191,18 @@ class StreamAttempt(Attempt):
         """What the backend has made, as far as it was read."""
         return Progress(self.tap.content_events, self.tap.running_tokens)
 
+    @property
+    def heard_at(self) -> float:
+        return max(self.touched_at, self._delivery.touched_at)
+
     def release(self) -> None:
         self.released = True
         held, self._held = self._held, []
         if held:
             self._delivery.events(held)
+        if not self.over:
+            self._delivery.attach(self, self.connection, self.tap)
+            self._delivery.open()
         if self._held_bytes > HELD_BYTES_MAX:
             self.resume()
 
@@ -227,6 +240,21 @@ class StreamAttempt(Attempt):
             self._tell_input(tap.usage)
         if tap.ended:
             self._conclude()
+        elif self.released and not self.over:
+            self._delivery.open()
+
+    def _take_back(self) -> None:
+        """What was read past this attempt is read, and counted."""
+        self._delivery.shut()
+        self.bytes_received = max(self.bytes_received, self._delivery.bytes_received)
+
+    def _settle(self, error: UpstreamError | None) -> None:
+        self._take_back()
+        super()._settle(error)
+
+    def cancel(self) -> None:
+        self._take_back()
+        super().cancel()
 
     def _tell_input(self, usage: dict[str, Any]) -> None:
         """The input does not change while a stream runs: put on the board once, for whoever recovers this."""

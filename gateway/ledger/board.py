@@ -191,11 +191,11 @@ class Slot:
     """One request's place on the board. Counts are totals, not increments; of tokens that are not known, pass 0, else
     their number plus one."""
 
-    __slots__ = ("_attempt", "_base", "_board", "_cells", "_index", "_side")
+    __slots__ = ("_attempt", "_base", "_board", "_index", "_side", "cells")
 
     def __init__(self, board: Board, index: int) -> None:
         self._board: Board | None = board
-        self._cells = board._cells
+        self.cells = board._cells
         self._index = index
         self._base = index * _CELLS
         self._side = 0
@@ -213,51 +213,61 @@ class Slot:
         _check_size(opening)
         side = 1 - self._side
         attempt = self._base + _SIDES[side]
-        self._cells[attempt : attempt + _SIDE_CELLS] = _ZEROS[:_SIDE_CELLS]
+        self.cells[attempt : attempt + _SIDE_CELLS] = _ZEROS[:_SIDE_CELLS]
         start = _area(self._index, side)
         board._bytes[start : start + len(opening)] = opening
-        self._cells[self._base + _SELECTOR] = (side << _SIDE_BIT) | len(opening)
+        self.cells[self._base + _SELECTOR] = (side << _SIDE_BIT) | len(opening)
         self._side, self._attempt = side, attempt
 
     def generated(self, events: int, tokens_plus_1: int, bytes_from_backend: int) -> None:
         """What this attempt's backend has made."""
-        cells, at = self._cells, self._attempt
+        cells, at = self.cells, self._attempt
         cells[at + _GENERATED_EVENTS] = events
         cells[at + _GENERATED_TOKENS] = tokens_plus_1
         cells[at + _FROM_BACKEND] = bytes_from_backend
 
     def count(self, events: int, tokens_plus_1: int, bytes_to_client: int) -> None:
         """What is about to be handed to the client's socket."""
-        cells, base = self._cells, self._base
+        cells, base = self.cells, self._base
         cells[base + _DELIVERED_EVENTS] = events
         cells[base + _DELIVERED_TOKENS] = tokens_plus_1
         cells[base + _TO_CLIENT] = bytes_to_client
 
+    @property
+    def generated_at(self) -> int:
+        """Which of `cells` `generated` writes, three in a row. For who stores a count per token, without a call."""
+        return self._attempt + _GENERATED_EVENTS
+
+    @property
+    def delivered_at(self) -> int:
+        """Which of `cells` `count` writes, three in a row."""
+        return self._base + _DELIVERED_EVENTS
+
     def sent(self, bytes_to_backend: int) -> None:
-        self._cells[self._attempt + _TO_BACKEND] = bytes_to_backend
+        self.cells[self._attempt + _TO_BACKEND] = bytes_to_backend
 
     def received(self, bytes_from_client: int) -> None:
-        self._cells[self._base + _FROM_CLIENT] = bytes_from_client
+        self.cells[self._base + _FROM_CLIENT] = bytes_from_client
 
     def input(self, tokens: int, cached_tokens: int) -> None:
         """What the backend says the input is."""
-        self._cells[self._attempt + _CACHED] = cached_tokens
-        self._cells[self._attempt + _INPUT] = tokens + 1
+        self.cells[self._attempt + _CACHED] = cached_tokens
+        self.cells[self._attempt + _INPUT] = tokens + 1
 
     def mark_status(self, status: int) -> None:
         """The status that is about to be sent."""
-        self._cells[self._base + _STATUS] = status
+        self.cells[self._base + _STATUS] = status
 
     def mark_first(self, ttft_us: int, status: int) -> None:
         """The first content event is about to be sent."""
-        self._cells[self._base + _STATUS] = status
-        self._cells[self._base + _TTFT] = ttft_us + 1
+        self.cells[self._base + _STATUS] = status
+        self.cells[self._base + _TTFT] = ttft_us + 1
 
     def release(self) -> None:
         """Free the slot, once the end of the request is durable. Twice is once."""
         board, self._board = self._board, None
         if board is not None:
-            self._cells[self._base + _LIVE] = 0
+            self.cells[self._base + _LIVE] = 0
             board._free.append(self._index)
 
 

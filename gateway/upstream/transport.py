@@ -42,6 +42,20 @@ class Receiver(Protocol):
     def on_failure(self, error: UpstreamError) -> None: ...
 
 
+class Reader(Protocol):
+    """Who takes reads in a connection's place; of what happens to its transport it tells the connection."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
 class _Tail:
     """Receives what nobody waits for any more."""
 
@@ -66,6 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head: ResponseHead | None = None
         self._chunks: ChunkedDecoder | None = None
         self._left = 0
+        self._diverted = False
         self.closed = False
         self.exchanges = 0
         self.bytes_sent = 0
@@ -93,9 +108,27 @@ class UpstreamConnection(asyncio.Protocol):
         self.bytes_received = 0
         self._transport.writelines((head, body))
 
+    @property
+    def between_chunks(self) -> bool:
+        """Whether the answer is chunked and a chunk begins with the next byte."""
+        return self._chunks is not None and self._chunks.between_chunks
+
+    def divert(self, receiver: Receiver, reader: Reader) -> None:
+        """Let `reader` have what comes for this receiver, straight from the socket. It hands on what it leaves."""
+        if self._receiver is receiver and self._transport is not None and not self._diverted:
+            self._diverted = True
+            self._transport.set_protocol(cast(asyncio.BaseProtocol, reader))
+
+    def _straighten(self) -> None:
+        if self._diverted:
+            self._diverted = False
+            assert self._transport is not None
+            self._transport.set_protocol(self)
+
     def cancel(self) -> None:
         """Give the exchange up: the socket closes, the receiver hears nothing more."""
         self._receiver = None
+        self._straighten()
         self._close()
 
     def drop(self, receiver: Receiver) -> None:
@@ -108,6 +141,7 @@ class UpstreamConnection(asyncio.Protocol):
         # Its exchange may be over, and the connection in use by the next one.
         if self._receiver is receiver:
             self.resume(receiver)
+            self._straighten()
             self._receiver = _Tail()
             asyncio.get_running_loop().call_later(TAIL_S, self._give_up_tail, self._receiver)
 
@@ -209,6 +243,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         # An exchange may have left reading paused; an idle connection must notice its peer's close.
         self.resume(receiver)
+        self._straighten()
         self._receiver = None
         if excess or not head.keep_alive:
             self._close()
@@ -222,6 +257,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _fail(self, error: UpstreamError) -> None:
         receiver, self._receiver = self._receiver, None
+        self._straighten()
         self._close()
         if receiver is not None:
             receiver.on_failure(error)

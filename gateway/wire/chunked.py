@@ -27,7 +27,17 @@ _trailer_line = re.compile(rb"\r\n|" + FIELD_LINE).fullmatch
 # Sizes as servers write them for one event a chunk: a look-up proves the digits strict and is quicker than parsing.
 _COMMON_SIZES = {b"%x" % size: size for size in range(1, 2048)}
 
+
+def _size_line_of(whole: int) -> bytes:
+    digits = next(n for n in range(1, 5) if whole - 4 - n < 16**n)
+    return b"%0*x\r\n" % (digits, max(whole - 4 - digits, 0))
+
+
 _CLIENT_FAULT = partial(BadRequest, 400)
+
+# By the size of a whole chunk with its framing: the one size line it can have (a few sizes need a leading zero).
+WHOLE_CHUNK_BYTES_MAX = 4096
+SIZE_LINES = tuple(_size_line_of(whole) for whole in range(WHOLE_CHUNK_BYTES_MAX + 1))
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -66,6 +76,11 @@ class ChunkedDecoder:
         self._in_trailer = False
         self._trailer_bytes = 0
         self._trailer_fields = 0
+
+    @property
+    def between_chunks(self) -> bool:
+        """Whether a size line is next, and none of it is here."""
+        return self._size_line_due and not self.done
 
     def feed(self, data: bytes) -> list[bytes]:
         if self.done:

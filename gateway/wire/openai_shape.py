@@ -33,6 +33,9 @@ string_inside = re.compile(
 # The part of it that is one byte a character: any two of these in a row are one of these.
 plain_text = re.compile(rb"[ !#-\[\]-~]++").fullmatch
 
+# Its alphabet, for who strips a short text of it.
+PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+
 _PLACEHOLDER = b"~a~text~of~tokenport~"
 _OCCURRENCES_MAX = 8
 _BRACKETS_MAX = DEPTH_MAX // 2  # in a running usage; one with more is left to the parse, which knows how deep it is

@@ -113,6 +113,20 @@ class StreamTap:
         """An unfinished event: never forwarded."""
         return self._splitter.tail
 
+    def usual(self, event_bytes: int) -> Shape | None:
+        """The shape that the next event most likely has, if nothing of it is here yet and its text tells all about it:
+        it has no running usage, and up to so many bytes it is not too large."""
+        shape = self._newest
+        if shape is None or shape.middle is not None or self._splitter.carry or event_bytes > self._event_bytes_max:
+            return None
+        return shape
+
+    def counted(self, events: int, shape: Shape) -> None:
+        """Take in events of this shape that were told and forwarded past this tap."""
+        self.content_events += events
+        if shape.reasoning:
+            self.reasoning_events += events
+
     def feed(self, data: bytes) -> list[Passed]:
         """What may be forwarded of the events that end in this read."""
         newest = self._newest

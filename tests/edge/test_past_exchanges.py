@@ -7,8 +7,10 @@ from typing import cast
 
 import pytest
 
+from gateway.config import Limits
 from gateway.edge.connection import ClientConnection
-from gateway.edge.delivery import Delivery
+from gateway.edge.lane import Lane
+from gateway.edge.port import Port
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.errors import UpstreamCut, UpstreamStall
 from gateway.ledger.board import Board, Slot
@@ -66,7 +68,8 @@ class Watcher:
 
 def begin(connection: UpstreamConnection, slot: Slot, site: Site, script: Script, *, streamed: bool = False) -> Attempt:
     """An attempt at an answer."""
-    delivery, now = Delivery(cast(ClientConnection, Client()), slot), asyncio.get_running_loop().time
+    loop, client = asyncio.get_running_loop(), cast(ClientConnection, Client())
+    delivery, now = Lane(client, slot, Port(Limits(), loop)), loop.time
     attempt: Attempt = AnswerAttempt(Watcher(), connection, slot, now, delivery)
     if streamed:
         attempt = StreamAttempt(Watcher(), connection, slot, now, StreamTap(choices=1, show="none"), delivery)

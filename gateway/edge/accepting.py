@@ -23,7 +23,7 @@ logger = logging.getLogger("tokenport.accepting")
 
 # A turn of a busy worker's loop is about that long.
 STAND_BACK_S = 0.0005
-PATIENCE_S = 0.004
+PATIENCE_S = 0.01
 # Out of descriptors or memory: what waits goes on waiting in the backlog.
 EXHAUSTED_S = 0.1
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))

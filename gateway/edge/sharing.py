@@ -68,8 +68,8 @@ class _SharedBackend:
         self._row = row
         self._others = [_Sums(base) for base in row.elsewhere]
         self._shown_at = 0.0
-        for sums in self._others:  # what they saw before this worker came is not news of this moment
-            self._catch_up(sums)
+        for sums in self._others:  # what they measured a worker that is new learns; what failed long ago is forgotten
+            sums.penalties = row.ints[sums.base + _PENALTIES]
         state.cells, state.loads, state.cell = row.ints, row.floats, row.here + IN_FLIGHT
         self._adopt(row.here)  # a predecessor's verdict
 
@@ -154,12 +154,6 @@ class _SharedBackend:
     def _show_mean(self, at: int, mean: Mean) -> None:
         self._row.floats[at + 1] = mean.seen_sum
         self._row.ints[at] = mean.seen
-
-    def _catch_up(self, sums: _Sums) -> None:
-        for which, cell in enumerate((_TTFT, _ITL, _SERVICE)):
-            sums.grown(self._row, which, cell)
-        sums.penalties = self._row.ints[sums.base + _PENALTIES]
-        sums.news = self._row.ints[sums.base + _NEWS]
 
 
 class Sharing:

@@ -183,18 +183,21 @@ def test_a_failure_is_held_against_a_site_by_all(workers: Make) -> None:
     assert seen == [seen[0]] * 3 and seen[0] >= 5.0
 
 
-def test_a_successor_finds_the_verdict_and_brings_no_old_news(workers: Make) -> None:
+def test_a_successor_finds_the_verdict_and_what_the_others_measured(workers: Make) -> None:
     three = workers()
     three[0].world.eject("a", NOW)
     for _ in range(5):
         three[0].state("b").answered(2.0, 0, NOW)
+        three[1].state("b").answered(1.0, 0, NOW)
+    three[1].state("b").failed(NOW - 1000)
     sweep(three, NOW)
     [successor] = workers(0)
     assert not successor.state().health.available(NOW + 1)
-    # It counts from nothing again: the others do not take that for news, and learn what it learns from then on.
     now_all = [successor, *three[1:]]
     sweep(now_all, NOW + 1)
-    assert three[1].state("b").ttft.overhead.count == 5
+    assert successor.state("b").ttft.predict(0, NOW + 1) == pytest.approx(1.0), "the failure is long ago"
+    # It counts from nothing again: the others do not take that for news, and learn what it learns from then on.
+    assert three[1].state("b").ttft.overhead.count == 10
     successor.state("b").answered(2.0, 0, NOW + 1)
     sweep(now_all, NOW + 1)
-    assert three[1].state("b").ttft.overhead.count == 6
+    assert three[1].state("b").ttft.overhead.count == 11

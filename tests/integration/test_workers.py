@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.fakes.backend import ScriptedBackend
-from tests.fakes.client import RawClient, Response, request
+from tests.fakes.backend import ScriptedBackend, Site
+from tests.fakes.client import RawClient, Response, Truncated, request
 from tests.fakes.configurations import EDGE, KEY, backend, document, tenant, toml
 from tests.fakes.gateway import POLL_S, Gateway, eventually
 from tests.fakes.script import Script
@@ -83,23 +83,25 @@ async def connected(gateway: Gateway, count: int) -> AsyncIterator[list[RawClien
         yield clients
 
 
-async def held(
-    gateway: Gateway, key: str, count: int, model: str = "m"
-) -> tuple[list[asyncio.Task[Stream]], list[Stream]]:
-    """Ask for so many answers that stay open. Returns the tasks and the refusals, once each has begun or is refused."""
+@asynccontextmanager
+async def held(gateway: Gateway, site: Site, key: str, count: int, model: str = "m") -> AsyncIterator[list[Stream]]:
+    """Ask for so many answers that stay open until the end of the block. Gives those that were refused."""
     tasks, begun = [], []
-    for _ in range(count):
-        heard = asyncio.Event()
-        task = asyncio.create_task(stream(gateway.url, key, Ask(model=model, script=HOLDING), heard))
-        tasks.append(task)
-        begun.append(asyncio.create_task(heard.wait()))
-    async with asyncio.timeout(20):
-        for task, event in zip(tasks, begun, strict=True):
-            await asyncio.wait({task, event}, return_when=asyncio.FIRST_COMPLETED)
-    refused = [task.result() for task in tasks if task.done()]
-    for event in begun:
-        event.cancel()
-    return tasks, refused
+    try:
+        for _ in range(count):
+            heard = asyncio.Event()
+            task = asyncio.create_task(stream(gateway.url, key, Ask(model=model, script=HOLDING), heard))
+            tasks.append(task)
+            begun.append(asyncio.create_task(heard.wait()))
+        async with asyncio.timeout(20):
+            for task, event in zip(tasks, begun, strict=True):
+                await asyncio.wait({task, event}, return_when=asyncio.FIRST_COMPLETED)
+        yield [task.result() for task in tasks if task.done()]
+    finally:
+        site.release()
+        for event in begun:
+            event.cancel()
+        await asyncio.gather(*tasks)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -141,23 +143,21 @@ async def test_a_rate_admits_what_it_says_and_not_twice_that(gateway: Gateway) -
 
 
 async def test_concurrent_requests_are_counted_over_both(gateway: Gateway, scripted: ScriptedBackend) -> None:
-    tasks, refused = await held(gateway, "narrow-key", 12)
-    assert len(refused) == 6
-    assert {seen.status for seen in refused} == {429}
-    told = await gateway.status()
+    async with connected(gateway, 12) as clients:
+        refused = [await is_refused(client, "narrow-key") for client in clients]
+        told = await gateway.status()
+        scripted.site("near").release()
+    assert refused == [False] * 6 + [True] * 6
     assert {each["name"]: each["streams"] for each in told["tenants"]}["narrow"] == 6
+    assert sum(worker["in_flight"] for worker in told["workers"]) == 6
     assert all(worker["in_flight"] for worker in told["workers"]), "one worker had all of them"
-    scripted.site("near").release()
-    await asyncio.gather(*tasks)
 
 
 async def test_a_backend_is_not_filled_beyond_its_slots_by_both(gateway: Gateway, scripted: ScriptedBackend) -> None:
-    tasks, refused = await held(gateway, KEY, 14, "capped")
-    # A cap may be passed by one: both may place the last one at the same moment.
-    assert len(refused) in (7, 8)
-    assert {seen.status for seen in refused} == {503}
-    scripted.site("capped").release()
-    await asyncio.gather(*tasks)
+    async with held(gateway, scripted.site("capped"), KEY, 14, "capped") as refused:
+        # A cap may be passed by one: both may place the last one at the same moment.
+        assert len(refused) in (7, 8)
+        assert {seen.status for seen in refused} == {503}
 
 
 async def test_a_site_that_one_worker_ejected_is_avoided_by_the_other(
@@ -267,11 +267,45 @@ async def test_when_a_worker_is_killed_the_other_notices_nothing_and_limits_stay
         [budget] = [each["budget"] for each in (await gateway.status())["tenants"] if each["name"] == "limited"]
         used = sum(row["input_tokens"] + row["billed_output_tokens"] for row in rows.values())
         assert (budget["used"], budget["reserved"]) == (used, 0), "what the ledger says"
-        holding, refused = await held(gateway, "limited-key", 40)
-        assert len(refused) == 10
-        scripted.site("near").release()
-        await asyncio.gather(*holding)
+        async with held(gateway, scripted.site("near"), "limited-key", 40) as refused:
+            assert len(refused) == 10
         await _spend(gateway, "limited-key", 40_000)
+
+
+async def test_what_a_killed_worker_had_under_way_is_free_for_the_other(tmp_path: Path) -> None:
+    """Even if its successor never hears of that tenant."""
+    limited = tenant("limited", "limited-key", limits={"streams": 4})
+    async with ScriptedBackend() as scripted, Gateway(tmp_path, configuration(scripted, limited)) as gateway:
+        await both_accept(gateway)
+        async with connected(gateway, 12) as clients:
+            free = [client for client in clients if await is_refused(client, "limited-key")]
+            assert len(free) == 8
+            busiest = max((await gateway.status())["workers"], key=lambda worker: int(worker["in_flight"]))
+            os.kill(busiest["pid"], signal.SIGKILL)
+            admitted: list[RawClient] = []
+            async with asyncio.timeout(20):
+                while len(admitted) < busiest["in_flight"]:
+                    for client in [each for each in free if each not in admitted]:
+                        try:
+                            if not await is_refused(client, "limited-key"):
+                                admitted.append(client)
+                        except (Truncated, OSError):
+                            free.remove(client)  # it was the killed worker's
+                    await asyncio.sleep(POLL_S)
+            rest = [client for client in free if client not in admitted]
+            assert [await is_refused(client, "limited-key") for client in rest] == [True] * len(rest)
+            assert len(admitted) == busiest["in_flight"]
+            scripted.site("near").release()
+
+
+async def is_refused(client: RawClient, key: str) -> bool:
+    """Ask for an answer that stays open. Whether there is none, for its limit."""
+    await client.send(asking(key, HOLDING, stream=True))
+    head = await client.head()
+    if head.status != 429:
+        return False
+    assert [piece async for piece in client.body(head)]
+    return True
 
 
 async def _spend(gateway: Gateway, key: str, budget: int) -> None:

@@ -133,8 +133,12 @@ class ChunkedDecoder:
                 if match is None:
                     self._check_unfinished(data[at : at + _SIZE_LINE_MAX])
                     break
+                digits, extension = match.groups(b"")
+                if extension.count(b'"') % 2:
+                    # A parser that lets a quoted text go on over the line end would see another chunk.
+                    raise self._fault("chunk extension with an open quote")
                 at = match.end()
-                self._begin(int(match.group(1), 16))
+                self._begin(int(digits, 16))
         self._held = data[at:]
         self._size_line_due = not (self._held or self._line_end_due or self._in_trailer)
         return pieces

@@ -84,6 +84,7 @@ BAD = {
     "size of sixteen digits": b"ffffffffffffffff\r\n",
     "long extension": b"5" + LONGEST + b"e\r\nhello\r\n",
     "endless extension": b"5;" + b"e" * 500,
+    "open quote in an extension": b'5;a="\r\nhello\r\n',
     "LF in an extension": b"5;a\nb\r\nhello\r\n",
     "NUL in an extension": b"5;a\x00\r\nhello\r\n",
     "endless size": b"0" * 500,

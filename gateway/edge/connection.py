@@ -384,6 +384,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _done(self) -> None:
         self.exchange = None
+        # What comes next may never become a head, and is not to be answered as the last one was.
+        self._head = None
         self._release_body()
         if self._keep_alive:
             self._state = State.HEAD

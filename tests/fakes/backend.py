@@ -2,7 +2,8 @@
 
 One server stands in for any number of backends: each `Site` has a base URL of its own (`http://127.0.0.1:PORT/NAME/v1`),
 its own queue of scripts and its own log. What a request gets is, in this order: the next script of its site's queue,
-the script in its `user` member (JSON), the site's default.
+the script in its `user` member (JSON; of a list of scripts the one for this attempt, the last for all that follow), the
+site's default.
 
 Counts move before the bytes are handed to the socket, so a log never says less than a client can have received.
 
@@ -110,6 +111,7 @@ class ScriptedBackend:
         self._sites: dict[str, Site] = {}
         self._connections: set[_Connection] = set()
         self.connections_made = 0
+        self.served: dict[str, list[Served]] = {}  # by request id, at whatever site
 
     async def __aenter__(self) -> "ScriptedBackend":
         loop = asyncio.get_running_loop()
@@ -245,7 +247,9 @@ class _Connection(asyncio.Protocol):
                 site.probes += 1
                 self._write_plain(site.probe_status, b'{"object":"list","data":[]}')
                 return
-            script = _choose(site, entry)
+            earlier = self._backend.served.setdefault(entry.request_id, [])
+            script = _choose(site, entry, sum(each.ended != "dropped" for each in earlier))
+            earlier.append(entry)
             entry.script = script
             site.log.append(entry)
             with self._noting(entry):
@@ -295,6 +299,9 @@ class _Connection(asyncio.Protocol):
 
     def _write(self, entry: Served, step: Step) -> None:
         assert self._transport is not None
+        if self._transport.is_closing():
+            # The peer is gone; the answer's end is on its way.
+            return
         entry.events += step.events
         entry.tokens += step.tokens
         entry.bytes_written += len(step.data)
@@ -330,14 +337,21 @@ class _Connection(asyncio.Protocol):
             await asyncio.sleep(ARRIVAL_POLL_S)
 
 
-def _choose(site: Site, entry: Served) -> Script:
-    user = json.loads(entry.body).get("user", "") if entry.body.startswith(b"{") else ""
-    told = Script.from_json(user) if isinstance(user, str) and user.startswith("{") else None
-    candidate = site.queue[0] if site.queue else told or site.script
+def _choose(site: Site, entry: Served, attempt: int) -> Script:
+    candidate = site.queue[0] if site.queue else _told(entry, attempt) or site.script
     if candidate.drop_reused and entry.turn > 1:
         # The stale connection is an accident of the transport: the same request on a fresh one gets its script.
         return candidate
     return site.queue.popleft() if site.queue else candidate
+
+
+def _told(entry: Served, attempt: int) -> Script | None:
+    """What the request itself says."""
+    user = json.loads(entry.body).get("user", "") if entry.body.startswith(b"{") else ""
+    if not isinstance(user, str) or not user.startswith(("{", "[")):
+        return None
+    told = json.loads(user)
+    return Script(**(told if isinstance(told, dict) else told[min(attempt, len(told) - 1)]))
 
 
 def _question(path: str, body: bytes) -> Question:

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 READ_BYTES = 65_536
 TIMEOUT_S = 15.0
+# What ends an event, of the line ends that are in use.
+BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 
 
 class Truncated(Exception):
@@ -155,8 +157,8 @@ class RawClient:
         held = b""
         async for piece in self.body(head):
             held += piece
-            while (end := held.find(b"\n\n")) >= 0 or (end := held.find(b"\r\n\r\n") + 2) >= 2:
-                event, held = held[: end + 2], held[end + 2 :]
+            while ends := [at + len(blank) for blank in BLANK_LINES if (at := held.find(blank)) >= 0]:
+                event, held = held[: min(ends)], held[min(ends) :]
                 yield event
         if held:
             raise Truncated(f"half an event: {held!r}")

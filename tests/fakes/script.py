@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 Json = Any
+DRIP_S = 0.002  # long enough for what was written to be read by itself
 ASKED = "as asked"  # a usage claim that is true
 
 
@@ -95,13 +96,15 @@ class Script:
     body: str | None = None  # instead of the answer
     body_cut: int | None = None  # an answer with a length, cut after so many bytes of its body
     body_hold: int | None = None  # an answer with a length, held after so many bytes of its body
+    excess: str = ""  # bytes that follow an answer with a length
+    drip_bytes: int = 0  # 0: an event in one write; else in pieces of this size, some time apart
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = ""
     newline: str = "\n"
     framing: str = "chunked"  # chunked | close, of a stream
     chunk_bytes: int = 0  # 0: a chunk per event; else chunks of this size, blind to events
     close: bool = False
-    raw: str | None = None  # exactly these bytes (Latin-1), then FIN
+    raw: str | None = None  # exactly these bytes (Latin-1), then FIN; or, with cut "rst", a reset
 
     def to_json(self) -> str:
         """For the `user` field of a request."""
@@ -110,6 +113,11 @@ class Script:
     @classmethod
     def from_json(cls, text: str) -> "Script":
         return cls(**json.loads(text))
+
+    def changes(self) -> dict[str, Any]:
+        """What is not as by default."""
+        plain = asdict(Script())
+        return {name: value for name, value in asdict(self).items() if value != plain[name]}
 
     def word(self, number: int) -> str:
         return f"t{number}".ljust(self.word_bytes_min, "x") + " "
@@ -140,7 +148,7 @@ class Script:
             yield Step(Do.WAIT, seconds=self.head_s)
         if self.raw is not None:
             yield Step(Do.WRITE, self.raw.encode("latin-1"))
-            yield Step(Do.FIN)
+            yield Step(Do.RESET if self.cut == "rst" else Do.FIN)
         elif self.status != 200 or self.body is not None or not question.stream:
             yield from _Answer(self, question).whole()
         else:
@@ -181,7 +189,7 @@ class _Answer:
             yield Step(Do.WRITE, head + body[: script.body_hold])
             yield Step(Do.HOLD)
             head, body = b"", body[script.body_hold :]
-        yield Step(Do.WRITE, head + body, tokens=tokens, usage=usage)
+        yield Step(Do.WRITE, head + body + script.excess.encode(), tokens=tokens, usage=usage)
         if script.close:
             yield Step(Do.FIN)
 
@@ -223,10 +231,21 @@ class _Answer:
                     yield self._write(f": ping{script.newline * 2}".encode())
                 data, tokens, made = plan[number]
                 usage = script.usage_member(made) if self._running else None
-                yield self._write(data, 1, tokens, usage)
+                yield from self._dripping(self._write(data, 1, tokens, usage))
                 if script.event_s:
                     yield Step(Do.WAIT, seconds=script.event_s)
         return True
+
+    def _dripping(self, step: Step) -> Iterator[Step]:
+        """A write in its pieces. All of it counts with the first one: the log never says less than was received."""
+        size = self._script.drip_bytes
+        if not size:
+            yield step
+            return
+        yield step._replace(data=step.data[:size])
+        for at in range(size, len(step.data), size):
+            yield Step(Do.WAIT, seconds=DRIP_S)
+            yield Step(Do.WRITE, step.data[at : at + size])
 
     def _ending(self) -> Iterator[Step]:
         script = self._script

@@ -1,0 +1,39 @@
+"""The fault campaign in its short form, and what makes it one."""
+
+from collections import Counter
+from pathlib import Path
+
+from tests.chaos.campaign import campaign
+from tests.chaos.faults import FAULTS, Ending
+from tests.chaos.plan import WEIGHTS, plan
+
+SEED = 20_261_124
+REQUESTS = 1500
+
+
+async def test_under_faults_kills_and_reloads_nothing_hangs_leaks_or_is_miscounted(tmp_path: Path) -> None:
+    report = await campaign(tmp_path, seed=SEED, requests=REQUESTS, kills=2, reloads=5)
+    assert report.findings == []
+    # The plan was carried out: all of it came, and every way to end was there.
+    assert (report.requests, report.kills, report.reloads) == (REQUESTS, 2, 5)
+    assert report.manners.keys() == WEIGHTS.keys()
+    ways = {"completed", "client_gone", "recovered", "deadline", "upstream_refused"}
+    ways |= {"upstream_cut", "upstream_error", "upstream_malformed", "upstream_stall"}
+    assert report.outcomes.keys() >= ways
+    assert report.sources.keys() == {"upstream", "counted", "continuous", "estimated"}
+
+
+def test_a_seed_says_who_comes_and_what_they_meet() -> None:
+    assert plan(7, 500) == plan(7, 500)
+    assert plan(7, 500) != plan(8, 500)
+    errands = [errand for visit in plan(7, 500) for errand in visit.errands]
+    assert len({errand.request_id for errand in errands}) == len(errands) == 500
+
+
+def test_at_length_every_manner_meets_every_fault() -> None:
+    visits = plan(SEED, 10_000)
+    assert {visit.manner for visit in visits} == WEIGHTS.keys()
+    fates = [errand.fate for visit in visits for errand in visit.errands]
+    assert len({fate.name for fate in fates}) > len(FAULTS)
+    endings = Counter(fate.ending for fate in fates)
+    assert all(endings[ending] > 100 for ending in Ending)

@@ -4,6 +4,7 @@ It shares no code with the tap: events are split line by line, and usage is cut 
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,7 @@ def read(raw: bytes, choices: int, show: str) -> Tally:
     for event in _events(raw):
         payload = _payload(event)
         if not payload:
-            if re.search(rb"(?m)^error:", event.replace(b"\r", b"\n")):
+            if re.search(rb"(?m)^error(?::|$)", event.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n")):
                 tally.failed = True
                 break
             tally.forwarded.append((event, None))
@@ -48,7 +49,8 @@ def read(raw: bytes, choices: int, show: str) -> Tally:
         if chunk is None:
             tally.bad_events += 1
             continue
-        if chunk.get("error") or chunk.get("object") == "error":
+        named_error = _name(event) == b"error" and not chunk.get("choices")
+        if chunk.get("error") or chunk.get("object") == "error" or named_error:
             tally.failed = True
             break
         finishes = _count(tally, chunk, choices)
@@ -83,17 +85,24 @@ def _events(raw: bytes) -> list[bytes]:
 
 def _payload(event: bytes) -> bytes | None:
     lines = re.split(rb"\r\n|\r|\n", event.removeprefix(b"\xef\xbb\xbf"))
-    data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
-    data += [b"" for line in lines if line == b"data"]
+    data = [line[5:].removeprefix(b" ") for line in lines if line == b"data" or line.startswith(b"data:")]
     return b"\n".join(data) if data else None
+
+
+def _name(event: bytes) -> bytes:
+    name = b""
+    for line in re.split(rb"\r\n|\r|\n", event.removeprefix(b"\xef\xbb\xbf")):
+        if line == b"event" or line.startswith(b"event:"):
+            name = line[6:].removeprefix(b" ")
+    return name
 
 
 def _chunk(payload: bytes) -> dict[str, Any] | None:
     try:
         text = payload.decode("utf-8")
-        chunk = json.loads(text, parse_constant=_refuse)
+        chunk = parsed(text)
         if "\\u" in text:
-            json.dumps(chunk, ensure_ascii=False).encode()  # lone surrogates
+            json.loads(text, object_pairs_hook=_without_lone_surrogates)
     except (ValueError, RecursionError):
         return None
     if not isinstance(chunk, dict) or _deeper(chunk, 64):
@@ -102,6 +111,11 @@ def _chunk(payload: bytes) -> dict[str, Any] | None:
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         return None
     return chunk
+
+
+def parsed(text: str | bytes) -> Any:
+    """JSON, its numbers read as everywhere else."""
+    return json.loads(text, parse_constant=_refuse, parse_int=_number, parse_float=_number)
 
 
 def _deeper(value: Any, levels: int) -> bool:
@@ -113,6 +127,21 @@ def _deeper(value: Any, levels: int) -> bool:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
+
+
+def _without_lone_surrogates(pairs: list[tuple[str, Any]]) -> Any:
+    """Also in what a later member of the same name replaces."""
+    json.dumps(pairs, ensure_ascii=False).encode()
+    return pairs
+
+
+def _number(text: str) -> int | float:
+    """A whole number is exact within 64 bits and a float beyond them, and none is infinite."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(text)
+    whole = int(text) if text.removeprefix("-").isdigit() else None
+    return whole if whole is not None and -(2**63) <= whole < 2**64 else value
 
 
 def _filled(value: Any) -> bool:

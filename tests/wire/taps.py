@@ -1,6 +1,5 @@
 """Running a tap, and holding it against the slow reading."""
 
-import json
 from typing import Any, Literal
 
 from gateway.wire.openai_stream import Passed, StreamTap
@@ -52,9 +51,9 @@ def agrees_with_a_parse(raw: bytes, parts: list[bytes], choices: int, show: Show
     assert len(passed) == len(tally.forwarded)
     for (shown, _, _), (original, chunk) in zip(passed, tally.forwarded, strict=True):
         if shown != original:
-            assert json.loads(data_of(shown) or b"") == chunk
-            assert "usage" in json.loads(data_of(original) or b"")
+            assert reference.parsed(data_of(shown) or b"") == chunk
+            assert "usage" in reference.parsed(data_of(original) or b"")
         elif chunk is not None:
-            assert json.loads(data_of(shown) or b"") == chunk
+            assert reference.parsed(data_of(shown) or b"") == chunk
     if choices == 1:
         assert [tokens for _, _, tokens in passed] == tally.tokens

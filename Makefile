@@ -6,13 +6,15 @@ STAMP := .venv/.installed
 LOCKS := lock/bootstrap.txt lock/development.txt
 ARGS ?=
 
-.PHONY: help setup run test check bench lock clean
+.PHONY: help setup run test check bench chaos fuzz lock clean
 
 help:
 	@echo "make run     install everything and play the demo on a real model (ARGS='--speed 600 --port 9000')"
 	@echo "make test    run the tests (ARGS='tests/wire -k chunked')"
 	@echo "make check   lint, types and the rules of the house"
 	@echo "make bench   CPU per request and per token beside a bare relay"
+	@echo "make chaos   10,000 requests over every fault (ARGS='--seed 7 --requests 50000 --workers 4')"
+	@echo "make fuzz    coverage-guided fuzzing of the parsers (ARGS='--seconds 600')"
 	@echo "make setup   only install: .venv with .venv/bin/tokenport"
 	@echo "make lock    resolve the lock files from pyproject.toml (ARGS=--upgrade: newer versions)"
 	@echo "make clean   remove .venv, caches and what the demo wrote"
@@ -48,6 +50,14 @@ check: setup
 bench: setup
 	$(BIN)/python -m tests.bench $(ARGS)
 
+chaos: setup
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+# atheris is installed when asked for, where it has a wheel; the inputs that were kept are replayed by `make test`.
+fuzz: setup
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement lock/fuzz.txt
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 # Hashes, and no addresses: the same files install from any package index, with pip as with uv.
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	--no-header $(ARGS)
@@ -55,6 +65,7 @@ lock: setup
 	echo 'uv' | $(BIN)/uv $(COMPILE) --output-file lock/bootstrap.txt -
 	$(BIN)/uv $(COMPILE) --output-file lock/product.txt pyproject.toml
 	$(BIN)/uv $(COMPILE) --output-file lock/development.txt --extra demo --group dev pyproject.toml
+	$(BIN)/uv $(COMPILE) --output-file lock/fuzz.txt --group fuzz
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist var/demo

@@ -236,9 +236,16 @@ class Supervisor:
         problems: list[str] = []
         message = (await self._snapshot()).to_message()
         for worker in self.workers():
+            if not worker.ready.is_set():
+                # Still starting, which may take long: it reads this before it accepts.
+                worker.channel.tell("install", **message)
+                continue
             try:
                 taken = await worker.channel.ask("install", **message)
-            except (ChannelClosed, TimeoutError):
+            except ChannelClosed:
+                # It has died; the next one begins with this.
+                continue
+            except TimeoutError:
                 taken = None
             if not taken:
                 problems.append(f"the worker of log {worker.log} did not take the configuration; its log says why")

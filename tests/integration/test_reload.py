@@ -1,5 +1,7 @@
 """What a reload changes while connections are open, and what it says it cannot change."""
 
+import asyncio
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 from tests.fakes.backend import ScriptedBackend
 from tests.fakes.client import RawClient, request
 from tests.fakes.configurations import KEY, one_site, toml
-from tests.fakes.gateway import Gateway, eventually
+from tests.fakes.gateway import POLL_S, Gateway, eventually
 from tests.fakes.script import Script
 from tests.fakes.streaming import Ask, stream
 
@@ -20,6 +22,12 @@ async def reload(gateway: Gateway, content: dict[str, Any]) -> None:
     gateway.configure(toml(content))
     gateway.signal(signal.SIGHUP)
     await eventually(lambda: gateway.stderr.count("configuration reloaded") > taken, "the reload")
+
+
+async def all_serve(gateway: Gateway, workers: int) -> None:
+    async with asyncio.timeout(20):
+        while len((await gateway.status())["workers"]) < workers:  # noqa: ASYNC110  it happens in other processes
+            await asyncio.sleep(POLL_S)
 
 
 async def test_limits_of_heads_and_bodies_change_for_connections_that_are_there(
@@ -62,3 +70,25 @@ async def test_a_limit_that_something_was_made_from_needs_a_restart(
         assert (await gateway.status())["backends"][0]["slots"] == 512
         assert (await stream(gateway.url, KEY, Ask(script=Script(tokens=2)))).tokens == 2
         assert "configuration reloaded" not in gateway.stderr
+
+
+async def test_a_reload_does_not_wait_for_a_worker_that_is_starting_and_reaches_it(
+    tmp_path: Path, backend: ScriptedBackend
+) -> None:
+    content = one_site(backend.site().url)
+    content["gateway"]["workers"] = 2
+    async with Gateway(tmp_path, toml(content)) as gateway:
+        await all_serve(gateway, 2)
+        before = set(gateway.workers())
+        gateway.kill_worker()
+        await eventually(lambda: set(gateway.workers()) - before, "a successor")
+        [successor] = set(gateway.workers()) - before
+        os.kill(successor, signal.SIGSTOP)
+        content["backends"][0]["slots"] = 7
+        await reload(gateway, content)
+        os.kill(successor, signal.SIGCONT)
+        await all_serve(gateway, 2)
+        status = await gateway.status()
+        assert len(status["versions"]["routes"]) == 1
+        assert (status["backends"][0]["slots"], status["backends"][0]["workers"]) == (7, 2)
+        assert "did not take the configuration" not in gateway.stderr

@@ -20,7 +20,7 @@ from tests.chaos.books import Books, Span
 from tests.chaos.plan import Visit, plan
 from tests.chaos.visitors import BODY_BYTES_MAX, Account, Visitor
 from tests.fakes.backend import ScriptedBackend, refusing_port
-from tests.fakes.configurations import Document, backend, document, link, region, toml
+from tests.fakes.configurations import Document, backend, document, link, region, tenant, toml
 from tests.fakes.gateway import POLL_S, Gateway, eventually
 from tests.integration.stage import nothing_is_held
 
@@ -105,6 +105,7 @@ def configuration(scripted: ScriptedBackend, dead_url: str, *, near: bool, price
         regions=regions,
         links=[link(where) for where in regions],
         routes=routes,
+        tenants=[tenant(budget={"tokens": 10**15, "period": "year"})],
         limits=LIMITS,
         gateway={"workers": workers},
     )

@@ -144,6 +144,7 @@ def lying(rng: Random) -> Fate:
         replace(script, usage_claim=rng.choice(CLAIMS)),
         replace(script, usage_whole=rng.choice(USAGES)),
         replace(script, usage_claim=0, usage_times=2),
+        replace(script, usage_times=2, usage_second=rng.choice((0, 1, script.tokens + 1, "two"))),
         replace(script, cached_tokens=rng.choice((0, 5, 10**9))),
     )
     return Fate(scene, (rng.choice(forms),), streamed=rng.random() < 0.7, name="lying usage")
@@ -170,6 +171,8 @@ def cut(rng: Random) -> Fate:
     """Content, and then a fault."""
     scene = rng.choice(PLAIN_SCENES)
     script = _answer(rng, scene)
+    if scene == "running" and rng.random() < 0.2:
+        script = replace(script, usage_claim=rng.choice((0, -5, 10**6, "many")))
     events = -(-script.tokens // script.tokens_per_event)
     at = rng.randint(1, events)
     if at == events and rng.random() < 0.3:

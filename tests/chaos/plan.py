@@ -24,7 +24,7 @@ STAYING = (
     "slow_head",
     "slow_body",
 )
-LEAVING = ("leaver", "early_leaver", "stalled")
+LEAVING = ("leaver", "pipelining_leaver", "early_leaver", "stalled")
 # No request of these is ever admitted.
 REFUSED_MANNERS = ("malformed", "oversize", "unwelcome", "too_slow_head", "too_slow_body", "silent_visitor")
 
@@ -39,6 +39,7 @@ WEIGHTS = {
     "slow_head": 1,
     "slow_body": 1,
     "leaver": 16,
+    "pipelining_leaver": 2,
     "early_leaver": 3,
     "stalled": 0.7,
     "malformed": 6,
@@ -84,7 +85,7 @@ def plan(seed: int, requests: int) -> list[Visit]:
 
 def _visit(rng: Random, numbers: Iterator[int]) -> Visit | None:
     [manner] = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
-    count = rng.randint(2, 5) if manner in ("session", "pipelined") else 1
+    count = rng.randint(2, 5) if manner in ("session", "pipelined", "pipelining_leaver") else 1
     errands = []
     for _, number in zip(range(count), numbers, strict=False):
         errands.append(Errand(f"chaos-{number:06d}", _fate(rng, manner)))
@@ -96,10 +97,10 @@ def _visit(rng: Random, numbers: Iterator[int]) -> Visit | None:
 
 def _fate(rng: Random, manner: str) -> Fate:
     if manner == "stalled":
-        return Fate("exact", (FOR_STALLED,), name="megabytes")
+        return Fate("exact", (FOR_STALLED,), streamed=rng.random() < 0.7, name="megabytes")
     if manner == "slow_reader":
         return Fate("exact", (FOR_SLOW,), name="a megabyte")
-    if manner == "leaver":
+    if manner in ("leaver", "pipelining_leaver"):
         return _left(rng)
     if manner not in STAYING:
         return replace(whole(rng), name=manner)

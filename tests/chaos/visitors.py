@@ -37,7 +37,6 @@ class Account:
     ended_at: float = 0.0
     asked: bool = True  # False: the connection was lost before its turn
     lost: bool = False  # the connection ended, and it was not the visitor who ended it
-    left: bool = False
     hung: bool = False
     expected: tuple[int, ...] = ()  # of what is refused
     closed: bool | None = None  # whether the connection ended behind a refusal that ends it
@@ -196,7 +195,13 @@ class Visitor:
             leave_after = self._rng.randint(0, events)
             if leave_after:
                 await self._read(client, leave_after=leave_after)
-            account.left = True
+            await self._leave(client)
+
+    async def _pipelining_leaver(self) -> None:
+        """In the midst of the first of several answers; the others may have been begun or not."""
+        async with RawClient.connect(self._url) as client:
+            await client.send(b"".join(asking(account.errand) for account in self.accounts))
+            await self._read(client, leave_after=self._rng.randint(1, 4))
             await self._leave(client)
 
     async def _early_leaver(self) -> None:
@@ -204,7 +209,6 @@ class Visitor:
         message = asking(self._account.errand)
         async with RawClient.connect(self._url) as client:
             await client.send(message[: self._rng.randrange(1, len(message) - 1)])
-            self._account.left = True
             await self._leave(client)
 
     async def _stalled(self) -> None:
@@ -212,8 +216,10 @@ class Visitor:
         account = self._account
         async with RawClient.connect(self._url, receive_bytes=4096) as client:
             await client.send(asking(account.errand))
-            await self._read(client, leave_after=self._rng.randint(1, 5))
-            account.left = True
+            if account.errand.fate.streamed:
+                await self._read(client, leave_after=self._rng.randint(1, 5))
+            else:
+                account.seen.headers = (await client.head()).headers
             while not self._backend_ended():  # noqa: ASYNC110  what is waited for happens in another process
                 await asyncio.sleep(PAUSE_S)
             await client.rest()
@@ -295,7 +301,6 @@ class Visitor:
                 client.reset()
             else:
                 client.close()
-            self._account.left = True
 
     # ---- reading
 

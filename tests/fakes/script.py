@@ -71,6 +71,7 @@ class Script:
     usage_claim: Json = ASKED  # stands for completion_tokens
     usage_whole: Json = ASKED  # stands for the whole usage member
     usage_times: int = 1
+    usage_second: Json = ASKED  # completion_tokens of the last of several
     usage_null: bool = False  # "usage": null in every other event
 
     # When.
@@ -254,7 +255,9 @@ class _Answer:
                 yield self._write(self._finish(choice))
         if self._usage_wanted and script.usage != "none":
             usage = script.usage_member(script.tokens * self._question.choices)
-            for _ in range(script.usage_times):
+            for number in range(script.usage_times):
+                if number and script.usage_second != ASKED:
+                    usage = {**usage, "completion_tokens": script.usage_second}
                 yield self._write(self._event(json.dumps({**self._base(), "choices": [], "usage": usage})), usage=usage)
         if script.done:
             yield self._write(self._event("[DONE]"))

@@ -151,6 +151,37 @@ async def test_many_streams_at_once_keep_their_counts_apart(backend: ScriptedBac
     assert all(site.served(each.request_id)[0].tokens == each.tokens for each in seen)
 
 
+async def test_each_attempt_at_a_request_has_its_own_script(backend: ScriptedBackend) -> None:
+    scripts = json.dumps([script.changes() for script in (Script(status=500), Script(tokens=2), Script(tokens=3))])
+    found = []
+    for site in (backend.site("a"), backend.site("b"), backend.site("a"), backend.site("b")):
+        path = f"/{site.name}/v1/chat/completions"
+        seen = await stream(site.url, "", Ask(request_id="r", path=path, members={"user": scripts}))
+        found.append((seen.status, seen.tokens))
+    assert found == [(500, 0), (200, 2), (200, 3), (200, 3)]
+    assert [entry.status for entry in backend.served["r"]] == [500, 200, 200, 200]
+
+
+async def test_a_dripping_answer_is_the_same_answer(backend: ScriptedBackend) -> None:
+    site = backend.site()
+    seen = await ask(site, Script(tokens=2, drip_bytes=40))
+    assert (seen.tokens, seen.done, site.log[0].tokens) == (2, True, 2)
+
+
+async def test_bytes_may_follow_an_answer_with_a_length(backend: ScriptedBackend) -> None:
+    site = backend.site()
+    async with RawClient.connect(site.url) as client:
+        await client.send(asked(site, script=Script(tokens=2, excess="beyond", close=True)))
+        assert (await client.response()).json["choices"][0]["message"]["content"] == "t0 t1 "
+        assert await client.rest() == b"beyond"
+
+
+async def test_usages_may_contradict_each_other(backend: ScriptedBackend) -> None:
+    script = Script(tokens=2, usage="always", usage_times=2, usage_second=9)
+    seen = await ask(backend.site(), script)
+    assert [usage["completion_tokens"] for usage in seen.usages] == [2, 9]
+
+
 async def test_as_a_process_it_writes_its_log_as_json_lines(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     process = await asyncio.create_subprocess_exec(

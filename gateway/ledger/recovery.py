@@ -105,11 +105,15 @@ def ending_of(opening: Opening, entry: BoardEntry | None, ended_at_us: int) -> E
     if entry is None:
         usage, flags = Usage(input_tokens=opening.input_estimate), ("input_estimated", "board_lost")
         return Ending("recovered", ended_at_us, usage=usage, count_flags=flags, failed=opening.failed, recovered=True)
-    delivered, source = _tokens(opening, entry.delivered_events, entry.delivered_tokens)
-    generated, _ = _tokens(opening, entry.generated_events, entry.generated_tokens)
-    generated = max(generated, delivered)
+    sent = _believed(opening, entry.delivered_events, entry.delivered_tokens)
+    made = _believed(opening, entry.generated_events, entry.generated_tokens)
+    if (sent, made) != (entry.delivered_tokens, entry.generated_tokens):
+        flags = ("usage_implausible",)
+    delivered, source = _tokens(opening, entry.delivered_events, sent)
+    generated = max(_tokens(opening, entry.generated_events, made)[0], delivered)
     if entry.input_tokens is None:
-        usage, flags = Usage(input_tokens=opening.input_estimate, output_tokens=generated), ("input_estimated",)
+        flags += ("input_estimated",)
+        usage = Usage(input_tokens=opening.input_estimate, output_tokens=generated)
     else:
         usage = Usage(entry.input_tokens, min(entry.cached_input_tokens, entry.input_tokens), output_tokens=generated)
     return Ending(
@@ -129,6 +133,13 @@ def ending_of(opening: Opening, entry: BoardEntry | None, ended_at_us: int) -> E
         failed=opening.failed,
         recovered=True,
     )
+
+
+def _believed(opening: Opening, events: int, tokens: int | None) -> int | None:
+    """The running usage at so many events of a stream, if it can be true. That of a plain answer was judged before."""
+    if tokens is None or not opening.stream or events <= tokens <= events * opening.tokens_per_event_max:
+        return tokens
+    return None
 
 
 def _tokens(opening: Opening, events: int, tokens: int | None) -> tuple[int, str]:

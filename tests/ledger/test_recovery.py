@@ -103,7 +103,7 @@ def test_a_stream_that_was_under_way_ends_with_what_the_board_counted(crashed):
     ("most", "milli", "running", "delivered", "source"),
     [
         (1, 1000, None, 10, "counted"),
-        (1, 1000, 25, 25, "continuous"),
+        (1, 1000, 10, 10, "continuous"),
         (4, 2500, None, 25, "estimated"),
         (2, 2500, None, 20, "estimated"),  # an event holds no more than two
         (4, 500, None, 10, "estimated"),  # nor less than one
@@ -117,6 +117,31 @@ def test_tokens_come_from_running_usage_or_from_events(crashed, most, milli, run
     (found,) = crashed.recover()
     assert (found["delivered_tokens"], found["count_source"]) == (delivered, source)
     assert found["billed_output_tokens"] == delivered
+
+
+@pytest.mark.parametrize("claim", [0, 9, 41, 10**6])
+def test_a_running_usage_that_cannot_be_is_not_believed(crashed, claim):
+    slot = crashed.begin(opening(1, tokens_per_event_max=4, tokens_per_event_milli=2500))
+    slot.generated(10, claim + 1, 4000)
+    slot.mark_first(1, 200)
+    slot.count(10, claim + 1, 3500)
+    (found,) = crashed.recover()
+    assert (found["delivered_tokens"], found["output_tokens"], found["count_source"]) == (25, 25, "estimated")
+    assert found["count_flags"] == "usage_implausible;input_estimated"
+
+
+def test_a_running_usage_before_any_content_is_no_content(crashed):
+    crashed.begin(opening(1)).generated(0, 10**6 + 1, 400)
+    (found,) = crashed.recover()
+    assert (found["output_tokens"], found["count_source"]) == (0, "counted")
+
+
+def test_a_plain_answer_that_was_handed_over_keeps_its_count(crashed):
+    slot = crashed.begin(opening(1, stream=False))
+    slot.mark_first(1, 200)
+    slot.count(0, 8, 300)
+    (found,) = crashed.recover()
+    assert (found["delivered_tokens"], found["output_tokens"], found["count_flags"]) == (7, 7, "input_estimated")
 
 
 def test_input_that_the_backend_named_is_not_estimated(crashed):

@@ -9,6 +9,7 @@ import h11
 from gateway.errors import StaleConnection, UpstreamError
 from gateway.upstream.transport import UpstreamConnection
 from gateway.wire.http1 import ResponseHead
+from gateway.wire.http1_memory import HeadMemory, response_heads
 from tests.fuzz.inputs import case_of
 from tests.fuzz.transport import RecordingTransport
 
@@ -56,9 +57,12 @@ class Receiver:
 def check(data: bytes) -> None:
     """However it is cut it is heard alike: a head, a body, one end; and as h11 reads it, where h11 takes it."""
     case = case_of(data)
-    heard, kept = received(case.reads)
-    other, other_kept = received([case.whole])
+    heads = response_heads(HEAD_BYTES_MAX)
+    heard, kept = received(case.reads, heads)
+    other, other_kept = received([case.whole], response_heads(HEAD_BYTES_MAX))
+    again, _ = received([case.whole], heads)
     assert (heard.head, heard.ends) == (other.head, other.ends)
+    assert (again.head, again.body, again.ends) == (other.head, other.body, other.ends), "read otherwise by memory"
     if heard.ends == ["end"]:
         assert heard.body == other.body
         # What follows an answer in the same read is seen; in a read of its own it closes the idle connection.
@@ -66,10 +70,10 @@ def check(data: bytes) -> None:
         _agrees(case.whole, heard)
 
 
-def received(reads: list[bytes]) -> tuple[Receiver, bool]:
+def received(reads: list[bytes], heads: HeadMemory[ResponseHead]) -> tuple[Receiver, bool]:
     """What an exchange hears of these reads and the end of the connection, and whether it would be used again."""
     idle: list[UpstreamConnection] = []
-    connection = UpstreamConnection(HEAD_BYTES_MAX, idle.append)
+    connection = UpstreamConnection(heads, idle.append)
     transport = RecordingTransport(connection)
     connection.connection_made(cast(asyncio.BaseTransport, transport))
     receiver = Receiver()

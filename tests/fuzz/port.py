@@ -13,13 +13,14 @@ from typing import Any, cast
 import h11
 
 from gateway.config import Limits
-from gateway.edge.case import ApiEndpoint
+from gateway.edge.caller import Caller
 from gateway.edge.connection import ClientConnection
 from gateway.edge.endpoints import Endpoints
 from gateway.edge.port import Port
 from gateway.edge.proxy import Proxy
 from gateway.errors import ApiError
 from gateway.wire.http1 import RequestHead
+from gateway.wire.http1_memory import HeadMemory
 from tests.fuzz.inputs import case_of
 from tests.fuzz.transport import RecordingTransport
 
@@ -48,7 +49,8 @@ TOKENS = [
 LIMITS = Limits(
     head_bytes_max=300, fields_max=8, line_bytes_max=256, body_bytes_max=200, bodies_bytes_max=1000, connections_max=2
 )
-UPGRADES = (b"upgrade", b"http2-settings")
+# What is no part of a head as it is handed on: offers to upgrade, and the length.
+APART = (b"upgrade", b"http2-settings", b"content-length")
 
 # What was opened: method, target, fields and, once it is here, the body.
 Opened = tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes | None]
@@ -90,9 +92,7 @@ class AnsweringProxy:
     def models(self, client: object) -> list[str]:
         return ["m"]
 
-    def begin(
-        self, connection: ClientConnection, head: RequestHead, body: bytes, client: object, endpoint: ApiEndpoint
-    ) -> None:
+    def begin(self, connection: ClientConnection, head: RequestHead, body: bytes, caller: Caller) -> None:
         assert not self.under_way, "a second request of one connection"
         self.under_way += 1
         self._opened[-1] = (*self._opened[-1][:3], body)
@@ -115,17 +115,18 @@ class AnsweringProxy:
 
 
 class Served:
-    """One connection from its first byte to the client's end."""
+    """One connection from its first byte to the client's end. `heads` are those that are known from before."""
 
-    def __init__(self, reads: list[bytes], options: int) -> None:
+    def __init__(self, reads: list[bytes], options: int, heads: HeadMemory[RequestHead] | None = None) -> None:
         self.opened: list[Opened] = []
         loop = Loop()
         port = Port(LIMITS, cast(asyncio.AbstractEventLoop, loop))
+        self.heads = port.heads = heads or port.heads
         proxy = AnsweringProxy(loop, self.opened, later=bool(options & 1), streams=bool(options & 2))
         endpoints = Endpoints(cast(Proxy, proxy), lambda: True)
 
         def opening(connection: ClientConnection, head: RequestHead) -> Callable[[bytes], None]:
-            fields = [field for field in head.headers if field[0] not in UPGRADES]
+            fields = [field for field in head.headers if field[0] not in APART]
             self.opened.append((head.method.encode(), head.target, fields, None))
             return endpoints.open(connection, head)
 
@@ -159,6 +160,8 @@ def check(data: bytes) -> None:
     if opened:
         assert opened[-1][:3] == shared[-1][:3]
         assert opened[-1][3] in (shared[-1][3], None)
+    again = Served([case.whole], case.options, whole.heads)
+    assert (again.opened, again.written) == (whole.opened, whole.written), "read otherwise by memory"
     _agrees(case.whole, whole.opened)
     for each in (served, whole):
         _framed(each)
@@ -173,7 +176,7 @@ def _agrees(raw: bytes, opened: list[Opened]) -> None:
             request = peer.next_event()
             if not isinstance(request, h11.Request):
                 return
-            theirs = [_plain(field) for field in request.headers if field[0] not in UPGRADES]
+            theirs = [_plain(field) for field in request.headers if field[0] not in APART]
             assert (request.method, request.target, theirs) == (method, target, [_plain(field) for field in fields])
             read = b""
             while isinstance(event := peer.next_event(), h11.Data):

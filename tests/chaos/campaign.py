@@ -38,7 +38,7 @@ SCENES: dict[str, dict[str, Any]] = {
 LIMITS: dict[str, Any] = {
     "head_s": 1.5,
     "body_s": 1.5,
-    "write_stall_s": 2.0,
+    "write_stall_s": 4.0,
     "first_content_s": 30.0,
     "gap_s": 30.0,
     "body_bytes_max": BODY_BYTES_MAX,

@@ -8,7 +8,7 @@ from tests.chaos.faults import FAULTS, Ending
 from tests.chaos.plan import WEIGHTS, plan
 
 SEED = 20_261_124
-REQUESTS = 1500
+REQUESTS = 1200
 
 
 async def test_under_faults_kills_and_reloads_nothing_hangs_leaks_or_is_miscounted(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ later, when the books are closed.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -162,7 +163,7 @@ class Visitor:
             assert await client.ended(), "an answer to HTTP/1.0 that does not end"
 
     async def _slow_reader(self) -> None:
-        async with RawClient.connect(self._url, receive_bytes=16_384) as client:
+        async with RawClient.connect(self._url, receive_bytes=65_536) as client:
             await client.send(asking(self._account.errand))
             await self._read(client, pause_s=0.001)
 
@@ -235,7 +236,9 @@ class Visitor:
         elif how == "close":
             client.close()
         else:
-            client.half_close()
+            # A connection whose worker was killed meanwhile has no side left to shut.
+            with suppress(OSError):
+                client.half_close()
             await client.rest()
 
     # ---- those who are refused

@@ -342,7 +342,7 @@ FAULTS: tuple[tuple[float, Draw], ...] = (
     (4, torn),
     (1.5, excessive),
     (0.7, long),
-    (2, silent),
+    (3.5, silent),
     (3, saturated),
     (2, unreachable),
 )

@@ -19,6 +19,7 @@ from gateway.edge.endpoints import Endpoints
 from gateway.edge.port import Port
 from gateway.edge.proxy import Proxy
 from gateway.errors import ApiError
+from gateway.ledger.cells import Workers
 from gateway.wire.http1 import RequestHead
 from gateway.wire.http1_memory import HeadMemory
 from tests.fuzz.inputs import case_of
@@ -74,6 +75,13 @@ class Loop:
             call(*arguments)
 
 
+class Alone:
+    """In the place of all workers."""
+
+    def hold(self, connections: int) -> None:
+        """Nobody else wants to know."""
+
+
 class AnsweringProxy:
     """In the place of the worker's requests."""
 
@@ -120,7 +128,7 @@ class Served:
     def __init__(self, reads: list[bytes], options: int, heads: HeadMemory[RequestHead] | None = None) -> None:
         self.opened: list[Opened] = []
         loop = Loop()
-        port = Port(LIMITS, cast(asyncio.AbstractEventLoop, loop))
+        port = Port(LIMITS, cast(asyncio.AbstractEventLoop, loop), cast(Workers, Alone()))
         self.heads = port.heads = heads or port.heads
         proxy = AnsweringProxy(loop, self.opened, later=bool(options & 1), streams=bool(options & 2))
         endpoints = Endpoints(cast(Proxy, proxy), lambda: True)

@@ -68,7 +68,9 @@ def _agrees(raw: bytes, facts: RequestFacts) -> None:
     assert facts.model == body["model"]
     assert facts.stream is bool(body.get("stream"))
     assert facts.include_usage is bool(options.get("include_usage"))
-    assert [member.key for member in facts.members] == [key for key, _ in parsed(raw)]
+    assert [member.key for member in top_level_members(raw)] == [key for key, _ in parsed(raw)]
+    start, end = facts.model_span
+    assert orjson.loads(raw[start:end]) == facts.model
     assert facts.choices >= 1
     assert facts.prompt_bytes >= 1
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from gateway.config import BackendSettings, Limits
 from gateway.upstream.pool import Origin, Pool
 from gateway.wire.http1 import RequestHead
-from gateway.wire.http1_encode import encode_request_head
+from gateway.wire.http1_encode import encode_request_head, request_start, sendable
 from gateway.wire.openai import BackendUsage
 
 # What a client's request tells a backend besides its body. Everything else stays here.
@@ -44,6 +44,7 @@ class Upstream:
         credential = settings.credential()
         # What a backend's error text may not carry to a client.
         self.hidden_words = tuple({origin.host, origin.authority, settings.url, settings.api_key} - {""})
+        self._starts: dict[str, bytes] = {}  # of forwarded requests' heads, by endpoint: there are a few
         self._fixed = [("accept-encoding", "identity"), *([credential] if credential is not None else [])]
 
     def is_same(self, settings: BackendSettings, limits: Limits) -> bool:
@@ -52,12 +53,13 @@ class Upstream:
 
     def request_head(self, path: str, client: RequestHead, request_id: str, body_bytes: int) -> bytes:
         """The head of a forwarded request. `path` is the endpoint's, below the backend's base path."""
-        fields: list[tuple[str | bytes, str | bytes]] = [("content-type", "application/json"), *self._fixed]
-        fields += [(name, value) for name, value in client.headers if name in FORWARDED]
-        if request_id:
-            fields.append(("x-request-id", request_id))
-        target = self._base_path + path
-        return encode_request_head("POST", target, self._authority, fields, content_length=body_bytes)
+        start = self._starts.get(path)
+        if start is None:
+            fields = [("content-type", "application/json"), *self._fixed]
+            start = request_start("POST", self._base_path + path, self._authority, fields)
+            self._starts[path] = start
+        told = b"x-request-id: %b\r\n" % sendable(request_id) if request_id else b""
+        return b"%b%b%bcontent-length: %d\r\n\r\n" % (start, client.lines_of(FORWARDED), told, body_bytes)
 
     def probe_head(self) -> bytes:
         """A cheap question that a serving backend answers with 200, credentials included."""

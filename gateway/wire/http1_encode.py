@@ -44,6 +44,23 @@ def _framing_lines(content_length: int | None, chunked: bool) -> list[bytes]:
     return [b"transfer-encoding: chunked\r\n"] if chunked else []
 
 
+def sendable(value: str) -> bytes:
+    """A value that comes too late to be checked with its head: printable ASCII, or ValueError."""
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("a header field's value cannot be sent")
+    return value.encode()
+
+
+def request_start(
+    method: str, target: str | bytes, host: str | bytes, fields: Iterable[tuple[str | bytes, str | bytes]]
+) -> bytes:
+    """A head for a backend but for its framing: more lines may follow. ValueError for what could end a line early."""
+    verb, path, authority = _bytes(method), _bytes(target), _bytes(host)
+    if not _is_token(verb) or not _is_target(path) or not authority or not is_authority(authority):
+        raise ValueError("method, target or host cannot be sent")
+    return b"".join([b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (verb, path, authority), *_field_lines(fields)])
+
+
 def encode_request_head(
     method: str,
     target: str | bytes,
@@ -53,12 +70,9 @@ def encode_request_head(
     content_length: int | None = None,
     chunked: bool = False,
 ) -> bytes:
-    """A head for a backend. ValueError for anything that could end a line early: no request field writes a head."""
-    verb, path, authority = _bytes(method), _bytes(target), _bytes(host)
-    if not _is_token(verb) or not _is_target(path) or not authority or not is_authority(authority):
-        raise ValueError("method, target or host cannot be sent")
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (verb, path, authority)]
-    return b"".join([*lines, *_field_lines(fields), *_framing_lines(content_length, chunked), b"\r\n"])
+    """A whole head for a backend, as `request_start` begins it: no request field writes a head."""
+    start = request_start(method, target, host, fields)
+    return b"".join([start, *_framing_lines(content_length, chunked), b"\r\n"])
 
 
 _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
@@ -83,3 +97,32 @@ def encode_response_head(
         lines.append(b"connection: close\r\n")
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+class ResponseTemplate:
+    """The heads of responses that differ in the values of some fields, and in their length where they have one.
+
+    `later` names these fields, which come after the others in this order. All else is checked and joined once.
+    """
+
+    __slots__ = ("_chunked", "_form")
+
+    def __init__(
+        self,
+        status: int,
+        fields: Iterable[tuple[str | bytes, str | bytes]],
+        later: Iterable[str] = (),
+        *,
+        chunked: bool = False,
+        close: bool = False,
+    ) -> None:
+        head = encode_response_head(status, fields, close=close).removesuffix(b"\r\n").replace(b"%", b"%%")
+        lines = [_field_line(name, "").replace(b"%", b"%%").removesuffix(b"\r\n") + b"%b\r\n" for name in later]
+        framing = b"transfer-encoding: chunked\r\n" if chunked else b"content-length: %d\r\n"
+        self._form = b"".join([head, *lines, framing, b"\r\n"])
+        self._chunked = chunked
+
+    def encode(self, values: Iterable[str], content_length: int = 0) -> bytes:
+        """The head with these values. ValueError for one that is not printable ASCII."""
+        sent = [sendable(value) for value in values]
+        return self._form % tuple(sent) if self._chunked else self._form % (*sent, content_length)

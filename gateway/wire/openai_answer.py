@@ -19,6 +19,11 @@ _HIDDEN = "[hidden]"
 REASONING = ("reasoning_content", "reasoning")  # the names under which servers show it
 
 
+# Where a usage tells of parts of its counts, and a message of more than its content.
+_PARTS = ("prompt_tokens_details", "completion_tokens_details", "prompt_cache_hit_tokens", "cached_tokens")
+_MORE = (*REASONING, "refusal", "function_call", "tool_calls", "audio")
+
+
 class UsageClaims(NamedTuple):
     input: int | None = None
     cached: int | None = None
@@ -45,6 +50,9 @@ class BadAnswer(ValueError):
 def claims(usage: Mapping[str, Any] | None) -> UsageClaims:
     if usage is None:
         return UsageClaims(flags=("usage_missing",))
+    plain = _plain_claims(usage)
+    if plain is not None:
+        return plain
     flags: list[str] = []
     prompt_details = _details(usage, "prompt_tokens_details")
     output_details = _details(usage, "completion_tokens_details")
@@ -63,6 +71,19 @@ def claims(usage: Mapping[str, Any] | None) -> UsageClaims:
     if None not in (tokens_in, tokens_out, total) and (tokens_in or 0) + (tokens_out or 0) != total:
         flags.append("total_contradictory")
     return UsageClaims(tokens_in, cached, cache_write, tokens_out, reasoning, tuple(flags))
+
+
+def _plain_claims(usage: Mapping[str, Any]) -> UsageClaims | None:
+    """What most usages are: three counts that agree and nothing about parts of them. None: look more closely."""
+    tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(tokens_in) is not int or type(tokens_out) is not int or tokens_in <= 0 or tokens_out <= 0:
+        return None
+    total = usage.get("total_tokens")
+    if type(total) is not int or tokens_in + tokens_out != total or total > TOKENS_MAX:
+        return None
+    if len(usage) > 3 and any(part in usage and usage[part] is not None for part in _PARTS):
+        return None
+    return UsageClaims(tokens_in, None, None, tokens_out)
 
 
 def _details(usage: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -150,7 +171,32 @@ def parse_answer(raw: bytes) -> AnswerFacts:
     except orjson.JSONDecodeError as malformed:
         raise BadAnswer("not JSON") from malformed
     choices = answer.get("choices") if isinstance(answer, dict) else None
-    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+    if not isinstance(choices, list) or not choices:
+        raise BadAnswer("no choices")
+    plain = _plain_answer(answer, choices[0]) if len(choices) == 1 else None
+    return plain if plain is not None else _any_answer(answer, choices)
+
+
+def _plain_answer(answer: Mapping[str, Any], choice: Any) -> AnswerFacts | None:
+    """The facts of what most answers are: one message with text alone. None: look more closely."""
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict) or "text" in choice:
+        return None
+    content = message.get("content")
+    if not isinstance(content, str) or any(map(message.get, _MORE)):
+        return None
+    model, usage, reason = answer.get("model"), answer.get("usage"), choice.get("finish_reason")
+    return AnswerFacts(
+        model if isinstance(model, str) else "",
+        (reason if isinstance(reason, str) and reason else None,),
+        len(content) if content.isascii() else len(content.encode()),
+        False,
+        usage if isinstance(usage, dict) else None,
+    )
+
+
+def _any_answer(answer: Mapping[str, Any], choices: list[Any]) -> AnswerFacts:
+    if not all(isinstance(choice, dict) for choice in choices):
         raise BadAnswer("no choices")
     reasons = (choice.get("finish_reason") for choice in choices)
     messages = [choice["message"] for choice in choices if isinstance(choice.get("message"), dict)]

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import orjson
@@ -305,3 +306,37 @@ def test_answers_and_errors_that_nest_deep_break_nothing() -> None:
     found = parse_answer(b'{"choices":[{"message":{"content":' + text + b"}}]}")
     assert found.content_bytes == 0
     assert upstream_error(b'{"detail":' + text + b"}")["message"] == "the backend gave no reason"
+
+
+# Members that count for nothing and make a reader look at every other one.
+CLOSER_LOOK_AT_MESSAGE = {"audio": {"id": "x"}}
+CLOSER_LOOK_AT_USAGE: dict[str, Any] = {"prompt_tokens_details": {"audio_tokens": 0}}
+ANYTHING = st.one_of(NUMBERS, st.text(max_size=4), st.lists(st.text(max_size=2), max_size=2), DETAILS)
+
+
+@given(st.dictionaries(st.sampled_from([*USAGE, "prompt_cache_hit_tokens", "cached_tokens", "x"]), NUMBERS))
+def test_a_plain_usage_is_read_as_any_other(changes: dict[str, Any]) -> None:
+    for usage in (USAGE | changes, changes, USAGE):
+        assert claims(usage) == claims(usage | CLOSER_LOOK_AT_USAGE)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["content", "role", "reasoning", "reasoning_content", "refusal", "function_call", "tool_calls"]
+        ),
+        ANYTHING,
+    ),
+    st.dictionaries(st.sampled_from(["finish_reason", "text", "index", "logprobs"]), ANYTHING),
+    st.dictionaries(st.sampled_from(["model", "usage", "id"]), ANYTHING),
+)
+def test_a_plain_answer_is_read_as_any_other(
+    message: dict[str, Any], choice: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    def read(message: dict[str, Any]) -> Any:
+        whole = {"model": "m", "usage": USAGE} | answer
+        whole["choices"] = [{"finish_reason": "stop"} | choice | {"message": message}]
+        return parse_answer(json.dumps(whole).replace("NaN", "null").replace("Infinity", "1").encode())
+
+    for each in (message, {"role": "assistant", "content": "Hié"} | message):
+        assert read(each) == read(each | CLOSER_LOOK_AT_MESSAGE)

@@ -19,10 +19,10 @@ between each two, which neither ends a string nor continues an escape or a chara
 
 from collections.abc import Iterable
 from itertools import accumulate, islice, repeat
+from typing import Protocol
 
 from gateway.edge.connection import ClientConnection
 from gateway.edge.delivery import Delivery
-from gateway.edge.port import Port
 from gateway.ledger.board import Slot
 from gateway.upstream.transport import Receiver, UpstreamConnection
 from gateway.wire.chunked import SIZE_LINES, WHOLE_CHUNK_BYTES_MAX
@@ -32,13 +32,19 @@ from gateway.wire.openai_stream import StreamTap
 # What is around a text while nothing may be told by its text: no read is so short.
 _NOTHING = -2 * WHOLE_CHUNK_BYTES_MAX
 # Events between two looks at what has left the client's transport, less one: a mask.
-_LOOK_MASK = 15
+_LOOK_MASK = 31
 # How often the long way may end within one read: each time costs a look at all that is left of it.
 _RETURNS_MAX = 4
 _CHUNK_END = b"\n\n\r\n"
 _EVENT_ENDS = (b"\n\n", b"\n\r", b"\r\r")
 _LINES = frozenset(SIZE_LINES)
 _without = bytes.removeprefix
+
+
+class Sweeping(Protocol):
+    """Whose sweeps tell the time, roughly: a store per token instead of a call."""
+
+    next_sweep_at: float
 
 
 class Lane(Delivery):
@@ -67,7 +73,7 @@ class Lane(Delivery):
         "touched_at",
     )
 
-    def __init__(self, client: ClientConnection, slot: Slot, port: Port) -> None:
+    def __init__(self, client: ClientConnection, slot: Slot, port: Sweeping) -> None:
         super().__init__(client, slot)
         self._port = port
         self._cells = slot.cells

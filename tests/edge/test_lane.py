@@ -13,14 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Limits
 from gateway.edge.connection import ClientConnection
 from gateway.edge.lane import Lane
-from gateway.edge.port import Port
 from gateway.edge.relay import Attempt, Owner, StreamAttempt
 from gateway.ledger.board import Board, Slot
 from gateway.upstream.transport import Receiver, UpstreamConnection
 from gateway.wire.chunked import SIZE_LINES, ChunkedDecoder, chunk
+from gateway.wire.http1_memory import response_heads
 from gateway.wire.openai_stream import StreamTap
 from gateway.wire.sse import EventSplitter
 from tests.edge.test_delivery import Client
@@ -87,6 +86,12 @@ class Recorder(Client):
         return sum(b'"content"' in event for event in EventSplitter().feed(payload))
 
 
+class Sweeps:
+    """A port that never sweeps."""
+
+    next_sweep_at = 0.0
+
+
 class LongWay(Lane):
     """Takes no read itself."""
 
@@ -96,12 +101,12 @@ class LongWay(Lane):
 class Side:
     """One stream, from a backend's bytes to a client's."""
 
-    def __init__(self, slot: Slot, port: Port, lane: type[Lane], show: Show, choices: int = 1) -> None:
+    def __init__(self, slot: Slot, lane: type[Lane], show: Show, choices: int = 1) -> None:
         self.slot = slot
         self.client = Recorder()
-        self.lane = lane(cast(ClientConnection, self.client), slot, port)
+        self.lane = lane(cast(ClientConnection, self.client), slot, Sweeps())
         self.tap = StreamTap(choices=choices, show=show)
-        self.connection = UpstreamConnection(32768, lambda idle: None)
+        self.connection = UpstreamConnection(response_heads(32768), lambda idle: None)
         self.transport = Transport(self.connection)
         self.connection.connection_made(cast(asyncio.Transport, self.transport))
         self.attempt = StreamAttempt(Begins(), self.connection, slot, lambda: 0.0, self.tap, self.lane)
@@ -138,13 +143,6 @@ def board() -> Iterator[Board]:
         board.close()
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[Port]:
-    loop = asyncio.new_event_loop()
-    yield Port(Limits(), loop)
-    loop.close()
-
-
 @contextmanager
 def claimed(board: Board) -> Iterator[Slot]:
     slot = board.claim(bytes(16), b"{}")
@@ -155,10 +153,10 @@ def claimed(board: Board) -> Iterator[Slot]:
         slot.release()
 
 
-def agree(board: Board, port: Port, reads: list[bytes], show: Show, choices: int = 1) -> None:
+def agree(board: Board, reads: list[bytes], show: Show, choices: int = 1) -> None:
     """Send the same reads both ways."""
     with claimed(board) as one, claimed(board) as other:
-        short, long = Side(one, port, Lane, show, choices), Side(other, port, LongWay, show, choices)
+        short, long = Side(one, Lane, show, choices), Side(other, LongWay, show, choices)
         for data in [HEAD, *reads]:
             short.read(data)
             long.read(data)
@@ -177,31 +175,31 @@ def chunked(events: list[bytes]) -> bytes:
 
 @pytest.mark.parametrize("show", ["none", "all"])
 @pytest.mark.parametrize("name", STREAMS)
-def test_every_kind_of_stream_is_the_same_both_ways(board: Board, port: Port, name: str, show: Show) -> None:
+def test_every_kind_of_stream_is_the_same_both_ways(board: Board, name: str, show: Show) -> None:
     stream = STREAMS[name]
     events = EventSplitter().feed(stream.raw)
     body = chunked(events) + LAST
     for reads in ([*map(chunk, events), LAST], [body], byte_by_byte(body), *in_two(body, 29)):
-        agree(board, port, reads, show, stream.choices)
+        agree(board, reads, show, stream.choices)
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=12), st.lists(st.integers(0, 1500), max_size=6), st.booleans())
 def test_however_it_is_read_a_stream_is_the_same_both_ways(
-    board: Board, port: Port, texts: list[str], cuts: list[int], usage: bool
+    board: Board, texts: list[str], cuts: list[int], usage: bool
 ) -> None:
     events = [content(text, usage=usage) for text in texts]
     body = chunked(events) + chunk(b": comment\n\n") + chunked(events)
     bounds = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     reads = [body[start:end] for start, end in pairwise(bounds)]
-    agree(board, port, [chunk(content("first", usage=usage)), *reads], "none")
+    agree(board, [chunk(content("first", usage=usage)), *reads], "none")
 
 
 @given(st.lists(TEXTS, min_size=4, max_size=40), st.integers(1, 7), st.booleans(), st.data())
 def test_what_a_client_had_taken_is_known_to_the_event(
-    board: Board, port: Port, texts: list[str], burst: int, usage: bool, data: st.DataObject
+    board: Board, texts: list[str], burst: int, usage: bool, data: st.DataObject
 ) -> None:
     with claimed(board) as slot:
-        side = Side(slot, port, Lane, "none")
+        side = Side(slot, Lane, "none")
         events = [content(text, usage=usage) for text in texts]
         side.read(HEAD + chunk(events[0]))
         for at in range(1, len(events), burst):
@@ -237,7 +235,7 @@ def odd(framed: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", odd(chunk(content("plain"))))
-def test_what_is_nearly_usual_is_told_as_the_long_way_tells_it(board: Board, port: Port, name: str) -> None:
+def test_what_is_nearly_usual_is_told_as_the_long_way_tells_it(board: Board, name: str) -> None:
     usual = chunk(content("plain"))
     other = odd(usual)[name]
     for after in (
@@ -247,12 +245,12 @@ def test_what_is_nearly_usual_is_told_as_the_long_way_tells_it(board: Board, por
         [usual, other, usual],
         [usual * 40 + other, usual],
     ):
-        agree(board, port, [usual, usual, *after], "none")
+        agree(board, [usual, usual, *after], "none")
 
 
-def test_a_usual_chunk_leaves_as_the_very_object_that_came(board: Board, port: Port) -> None:
+def test_a_usual_chunk_leaves_as_the_very_object_that_came(board: Board) -> None:
     with claimed(board) as slot:
-        side = Side(slot, port, Lane, "none")
+        side = Side(slot, Lane, "none")
         reads = [chunk(content(text)) for text in ("first", "second", "third")]
         side.read(HEAD + reads[0])
         sent: list[bytes] = []

@@ -7,10 +7,8 @@ from typing import cast
 
 import pytest
 
-from gateway.config import Limits
 from gateway.edge.connection import ClientConnection
 from gateway.edge.lane import Lane
-from gateway.edge.port import Port
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.errors import UpstreamCut, UpstreamStall
 from gateway.ledger.board import Board, Slot
@@ -18,6 +16,7 @@ from gateway.upstream.pool import Origin, Pool
 from gateway.upstream.transport import UpstreamConnection
 from gateway.wire.openai_stream import StreamTap
 from tests.edge.test_delivery import Client
+from tests.edge.test_lane import Sweeps
 from tests.edge.worker import working
 from tests.fakes.backend import ScriptedBackend, Site
 from tests.fakes.client import request
@@ -69,7 +68,7 @@ class Watcher:
 def begin(connection: UpstreamConnection, slot: Slot, site: Site, script: Script, *, streamed: bool = False) -> Attempt:
     """An attempt at an answer."""
     loop, client = asyncio.get_running_loop(), cast(ClientConnection, Client())
-    delivery, now = Lane(client, slot, Port(Limits(), loop)), loop.time
+    delivery, now = Lane(client, slot, Sweeps()), loop.time
     attempt: Attempt = AnswerAttempt(Watcher(), connection, slot, now, delivery)
     if streamed:
         attempt = StreamAttempt(Watcher(), connection, slot, now, StreamTap(choices=1, show="none"), delivery)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Protocol
 
 from routing.estimate import BytesPerToken, ItlEstimate, Mean, RatioEstimate, TtftEstimate
+from routing.fairness import Holding, Holdings
 from routing.health import DEFAULT_LIMITS, Health, HealthLimits
 from routing.link import Floats, LinkState
 
@@ -50,6 +51,7 @@ class BackendState:
         "cell",
         "cells",
         "health",
+        "holdings",
         "inflight",
         "inflight_elsewhere",
         "itl",
@@ -75,6 +77,7 @@ class BackendState:
         self.loads: Floats = [0.0, 0.0]
         self.cell = 0
         self.health = Health(limits)
+        self.holdings = Holdings(backend.slots)  # who has its requests in flight
         self.ttft = TtftEstimate(backend.prefill_tokens_per_s)
         self.itl = ItlEstimate(backend.itl_s)
         self.service = Mean(0.0)  # seconds a slot was held by a whole answer; nothing before the first
@@ -85,6 +88,7 @@ class BackendState:
         """A reload changed the configuration: take what is configured, keep what was measured."""
         self.ttft.prefill_tokens_per_s = backend.prefill_tokens_per_s
         self.itl.adopt(backend.itl_s)
+        self.holdings.slots = backend.slots
         if backend.tokens_per_event_max != self.tokens_per_event.tokens_per_event_max:
             self.tokens_per_event = RatioEstimate(backend.tokens_per_event_max)
 
@@ -96,9 +100,12 @@ class BackendState:
     def full(self, backend: Backend) -> bool:
         return self.load >= backend.slots + backend.queue_max
 
-    def lease(self, now: float, *, power_w: float = 0.0, link: LinkState | None = None, mbps: float = 0.0) -> "Lease":
-        """A place on the backend (and on the link), to be taken in the same tick as the decision."""
-        return Lease(self, now, power_w, link, mbps)
+    def lease(
+        self, now: float, *, power_w: float = 0.0, link: LinkState | None = None, mbps: float = 0.0, tenant: str = ""
+    ) -> "Lease":
+        """A place on the backend (and on the link), to be taken in the same tick as the decision. Without a tenant it
+        counts against nobody's share."""
+        return Lease(self, now, power_w, link, mbps, self.holdings.take(tenant, now) if tenant else None)
 
     def answered(self, ttft_s: float, fresh_tokens: float, now: float, known_s: float = 0.0) -> None:
         """The first content event came."""
@@ -118,13 +125,22 @@ class BackendState:
 class Lease:
     """One request's place on a backend. Given back exactly once, whatever the exit; giving back again is harmless."""
 
-    __slots__ = ("_held", "_link", "_mbps", "_power_w", "_state", "taken_at")
+    __slots__ = ("_held", "_holding", "_link", "_mbps", "_power_w", "_state", "taken_at")
 
-    def __init__(self, state: BackendState, now: float, power_w: float, link: LinkState | None, mbps: float) -> None:
+    def __init__(
+        self,
+        state: BackendState,
+        now: float,
+        power_w: float,
+        link: LinkState | None,
+        mbps: float,
+        holding: Holding | None = None,
+    ) -> None:
         self._state = state
         self._link = link
         self._power_w = power_w
         self._mbps = mbps
+        self._holding = holding
         self._held = True
         self.taken_at = now
         state.inflight += 1
@@ -150,6 +166,8 @@ class Lease:
             state.loads[state.cell + 1] = state.power_w
         if self._link is not None:
             self._link.give_back(self._mbps)
+        if self._holding is not None:
+            self._holding.held -= 1
 
     def __enter__(self) -> "Lease":
         return self

@@ -6,9 +6,10 @@ and are asked separately for an ejected site as well, since the last site standi
 but not beyond its room.
 
 Nearly always a request breaks none of them anywhere, and asking sixteen routes costs more than pricing them. So what
-must be true for a constraint to matter is summarised where it changes: `View.plain` of the request, `Route.room`,
-`Health.clear_after` and `LinkState.up` of the route. `decide` reads these four and asks `barrier` unless all are well;
-they may err towards asking, never the other way. `explain` asks always, and a test holds both to the same decisions.
+must be true for a constraint to matter is summarised where it changes: `View.plain` of the request, `Route.room` and
+`Holdings.reserve`, `Health.clear_after` and `LinkState.up` of the route. `decide` reads these and asks `barrier` unless
+all are well; they may err towards asking, never the other way. `explain` asks always, and a test holds both to the same
+decisions.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,6 +31,8 @@ RESIDENCY: Final = "residency"
 CONTEXT_LENGTH: Final = "context_length"
 LINK_DOWN: Final = "link_down"
 FULL: Final = "full"
+FAIR_SHARE: Final = "fair_share"  # what room is left belongs to other tenants
+TTFT_SLO: Final = "ttft_slo"  # the queue is too long for the rule's TTFT objective
 LINK_CAPACITY: Final = "link_capacity"
 POWER_CAP: Final = "power_cap"
 
@@ -48,6 +51,8 @@ REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
     FULL: (5, SATURATED),
     LINK_CAPACITY: (5, SATURATED),
     POWER_CAP: (5, SATURATED),
+    TTFT_SLO: (6, TTFT_SLO),
+    FAIR_SHARE: (7, FAIR_SHARE),
 }
 UNKNOWN_MODEL: Final = "unknown_model"
 NO_RULE: Final = "no_rule"
@@ -159,15 +164,37 @@ def barrier(view: View, route: Route, state: BackendState) -> str:
 
 
 def crowded(view: View, route: Route, state: BackendState) -> str:
-    """The constraints of room: slots and queue, link, power."""
+    """The constraints of room: slots and queue, and who may have them; link, power."""
     backend = route.backend
-    if state.inflight + state.inflight_elsewhere >= backend.slots + backend.queue_max:
+    load = state.inflight + state.inflight_elsewhere
+    if load >= backend.slots + backend.queue_max:
         return FULL
+    if state.holdings.closed(view.demand.tenant, load):
+        return FAIR_SHARE
+    if load >= backend.slots and _queue_too_long(view, route, state, load):
+        return TTFT_SLO
     if route.link.capacity_mbps > 0 and _over_capacity(view, route, state):
         return LINK_CAPACITY
     if (backend.power_cap_w > 0 or view.table.power_caps_w) and _over_power(view, route, state):
         return POWER_CAP
     return ""
+
+
+def _queue_too_long(view: View, route: Route, state: BackendState, load: int) -> bool:
+    """Whether the wait for a slot would break the rule's TTFT objective: it would help nobody and delay the next ones.
+
+    The wait may take what the backend's own TTFT leaves of the objective, and half of it in any case: where a backend
+    is too slow by itself, it is not the queue that is late. Penalties for failures say nothing about its pace. Before a
+    first answer was timed nothing is known of the wait, and a free slot never has one.
+    """
+    slo_s, share = view.rule.ttft_slo_s, view.rule.queue_slo_share
+    if slo_s is None or share <= 0.0:
+        return False
+    slots, link = route.backend.slots, view.links.get(route.link_name)
+    wait_s = (load + 1 - slots) / slots * state.service.value
+    rtt_s = route.link.rtt_s if link is None else link.rtt.value
+    own_s = rtt_s + view.input_tokens / state.ttft.prefill_tokens_per_s + state.ttft.mean_s
+    return wait_s > share * max(slo_s - own_s, slo_s / 2)
 
 
 def may_be_last(state: BackendState) -> bool:

@@ -114,12 +114,21 @@ class Decision(NamedTuple):
     route_version: str
     candidates: tuple[Candidate, ...] = ()  # from `explain` only
 
-    def lease(self, states: Mapping[str, BackendState], now: float, links: Mapping[str, LinkState] = NO_LINKS) -> Lease:
-        """The place on the chosen backend and link, with what the request is expected to put on them."""
+    def lease(
+        self,
+        states: Mapping[str, BackendState],
+        now: float,
+        links: Mapping[str, LinkState] = NO_LINKS,
+        tenant: str = "",
+    ) -> Lease:
+        """The place on the chosen backend and link, with what the request is expected to put on them. It counts against
+        the fair share of `tenant`, if one is named."""
         if self.route is None:
             raise ValueError(f"a refusal ({self.refusal}) has no place")
         link = links.get(self.route.link.name)
-        return states[self.route.backend.name].lease(now, power_w=self.power_w, link=link, mbps=self.mbps)
+        return states[self.route.backend.name].lease(
+            now, power_w=self.power_w, link=link, mbps=self.mbps, tenant=tenant
+        )
 
 
 def decide(
@@ -221,7 +230,10 @@ def _least_two(
         link = links.get(route.link_name)
         load = state.inflight + state.inflight_elsewhere
         if out is not None and not (
-            plain and load < route.room and now > state.health.clear_after and (link is None or link.up)
+            plain
+            and load + state.holdings.reserve < route.room
+            and now > state.health.clear_after
+            and (link is None or link.up)
         ):
             reason = barrier(view, route, state) or _not_drawn(view, state)
             if reason:

@@ -33,7 +33,7 @@ class Route:
     name: str = field(init=False)
     link_name: str = field(init=False)
     countries: frozenset[str] = field(init=False)  # where the request is served and what it passes
-    room: int = field(init=False)  # slots and queue; 0 where a cap is to be asked as well
+    room: int = field(init=False)  # slots: below them no room is missing; 0 where a cap is to be asked as well
 
     def __post_init__(self, capped: bool) -> None:
         backend, link = self.backend, self.link
@@ -41,7 +41,7 @@ class Route:
         object.__setattr__(self, "name", f"{backend.name}/{link.name}")
         object.__setattr__(self, "link_name", link.name)
         object.__setattr__(self, "countries", frozenset((backend.country, *link.transit)))
-        object.__setattr__(self, "room", 0 if capped else backend.slots + backend.queue_max)
+        object.__setattr__(self, "room", 0 if capped else backend.slots)
 
 
 Lane: TypeAlias = tuple[Route, FlatRates, Rates]  # a route at certain prices
@@ -57,6 +57,7 @@ class RuleSpec:
     destinations: tuple[str, ...] = (ANYWHERE,)
     objective: Objective = BALANCED
     ttft_slo_s: float | None = None
+    queue_slo_share: float = 0.0  # of it that a queue may take, see `constraint`; 0: all queues are used
     deny_origins: frozenset[str] = frozenset()
     first_content_s: float | None = None  # None: the gateway's limit
     gap_s: float | None = None
@@ -71,6 +72,7 @@ class Rule:
     destinations: tuple[str, ...]
     objective: Objective
     ttft_slo_s: float | None
+    queue_slo_share: float
     deny_origins: frozenset[str]
     routes: tuple[Route, ...]  # in the order of their names
     first_content_s: float | None
@@ -216,6 +218,7 @@ def _resolve(
         destinations=spec.destinations,
         objective=spec.objective,
         ttft_slo_s=spec.ttft_slo_s,
+        queue_slo_share=spec.queue_slo_share,
         deny_origins=spec.deny_origins,
         routes=tuple(sorted(routes, key=lambda route: route.name)),
         first_content_s=spec.first_content_s,

@@ -41,6 +41,7 @@ def route_table(settings: Settings) -> RouteTable:
                 destinations=rule.destinations,
                 objective=Objective(rule.objective.kind, rule.objective.value_per_second),
                 ttft_slo_s=rule.ttft_slo_s,
+                queue_slo_share=settings.limits.queue_slo_share,
                 deny_origins=rule.deny_origins,
                 first_content_s=rule.first_content_s,
                 gap_s=rule.gap_s,

@@ -49,6 +49,10 @@ class Limits:
     buffer_bytes_high: int = _within(64 * KIB, KIB, 64 * MIB)  # reading from the backend pauses here
     buffer_bytes_max: int = _within(384 * KIB, KIB, 256 * MIB)  # hard bound; one larger event in flight excepted
 
+    # Room at the backends. Early and plain refusals: what waits behind others only makes more of them late.
+    fair_share: bool = True  # beyond its share of a filling backend a tenant leaves the last slots to the others
+    queue_slo_share: float = _within(1.0, 0.0, 10.0)  # of a rule's TTFT objective that a queue may take; 0: any queue
+
     # Second tries: amplification of at most 1.2 under load, and a small gateway still fails over whole.
     retry_share: float = _within(0.2, 0.0, 1.0)  # of the starts of the last 10 s
     retries_min: int = _within(32, 0, 100_000)  # per 10 s, whatever the share says

@@ -107,9 +107,12 @@ def limits(table: Table | None) -> Limits:
         return Limits()
     given: dict[str, int | float] = {}
     for spec in fields(Limits):
-        low, high = spec.metadata["low"], spec.metadata["high"]
         if not table.has(spec.name):
             continue
+        if spec.type is bool:
+            given[spec.name] = table.flag(spec.name) is not False
+            continue
+        low, high = spec.metadata["low"], spec.metadata["high"]
         if spec.type is int:
             given[spec.name] = table.whole(spec.name, low, low=low, high=high)
         else:

@@ -20,6 +20,7 @@ from gateway.telemetry import ATTEMPTS, DECIDED, EJECTED
 from gateway.upstream.backends import Upstream
 from pricing.book import PriceSlice
 from routing.backend import BackendState
+from routing.constraint import FAIR_SHARE
 from routing.decide import Decision
 from routing.demand import Demand
 from routing.retry import backoff_s, may_retry
@@ -68,7 +69,9 @@ class Course:
         """
         decision, prices = self._decide()
         if decision.route is None:
-            raise _refusal(decision.refusal, self._demand)
+            if decision.refusal == FAIR_SHARE:
+                self._live.turned_away(decision, self._demand.tenant)
+            raise _refusal(decision.refusal, self._demand, _retry_s(self._desk))
         self._take(decision, prices)
         try:
             self._open(export_id, body_bytes)
@@ -170,8 +173,9 @@ class Course:
     def _take(self, decision: Decision, prices: PriceSlice) -> None:
         """The lease, in the tick of the decision, and the opening that says where the request goes."""
         live, now = self._live, self._desk.now()
+        fair = self._desk.limits.fair_share
         self.decision = decision
-        self.lease = decision.lease(live.states, now, live.links)
+        self.lease = decision.lease(live.states, now, live.links, tenant=self._demand.tenant if fair else "")
         self._attempt_at = now
         route = decision.route
         assert route is not None
@@ -217,7 +221,7 @@ def _retry_s(desk: Desk) -> int:
     return desk.live.rng.randint(1, 5)
 
 
-def _refusal(reason: str, demand: Demand) -> ApiError:
+def _refusal(reason: str, demand: Demand, retry_after_s: int) -> ApiError:
     """What a caller is told when no route may serve it. A request that could never be served is no refusal of ours."""
     where = demand.destination or "an unknown country"
     match reason:
@@ -240,4 +244,11 @@ def _refusal(reason: str, demand: Demand) -> ApiError:
         case "dialect":
             message = f"No backend for {demand.model!r} speaks this API."
             return ApiError(404, message, code=reason, param="model")
-    return Refused(503, reason or "unavailable", f"No backend can take {demand.model!r} now.", retry_after_s=2)
+        case "fair_share":
+            message = f"This tenant has its share of the backends for {demand.model!r}; the rest is kept for others."
+            return Refused(503, reason, message, retry_after_s=retry_after_s)
+        case "ttft_slo":
+            message = f"A first token of {demand.model!r} would come too late: all queues are too long."
+            return Refused(503, reason, message, retry_after_s=retry_after_s)
+    message = f"No backend can take {demand.model!r} now."
+    return Refused(503, reason or "unavailable", message, retry_after_s=retry_after_s)

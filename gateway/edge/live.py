@@ -126,6 +126,17 @@ class Live:
             )
         return decision, prices
 
+    def turned_away(self, decision: Decision, tenant: str) -> None:
+        """A request was refused for the sake of other tenants: its own asks for more than it has."""
+        if decision.rule is not None:
+            for route in decision.rule.routes:
+                self.states[route.backend.name].holdings.refuse(tenant)
+
+    def sweep(self, now: float) -> None:
+        """Look how the backends are shared among the tenants."""
+        for state in self.states.values():
+            state.holdings.sweep(now)
+
     def explain(self, demand: Demand, now: float, at: float) -> tuple[Decision, PriceSlice]:
         """As `decide`, with every candidate and its reason."""
         prices = self.book.at(at)

@@ -47,6 +47,8 @@ DEFAULT_LIMITS = {
     "event_bytes_max": 1024**2,
     "upstream_head_bytes_max": 32 * 1024,
     "bad_events_max": 3,
+    "fair_share": True,
+    "queue_slo_share": 1,
     "retry_share": 0.2,
     "retries_min": 32,
     "backoff_ms_max": 250,
@@ -146,7 +148,7 @@ def test_the_limits_have_the_defaults_that_are_documented():
 
 
 @pytest.mark.parametrize("end", ["low", "high"])
-@pytest.mark.parametrize("name", DEFAULT_LIMITS)
+@pytest.mark.parametrize("name", [name for name, default in DEFAULT_LIMITS.items() if default is not True])
 def test_every_limit_can_be_set_alone(tmp_path, name, end):
     spec = {spec.name: spec for spec in dataclasses.fields(Limits)}[name]
     value = int(spec.metadata[end]) if spec.type is int else float(spec.metadata[end])
@@ -156,6 +158,13 @@ def test_every_limit_can_be_set_alone(tmp_path, name, end):
     beyond = value - 1 if end == "low" else value + 1
     (line,) = problems(f"{SMALL}[limits]\n{name} = {beyond}\n", tmp_path)
     assert line.startswith(f"limits.{name}: ")
+
+
+def test_fair_shares_can_be_switched_off_by_false_and_by_nothing_else(tmp_path):
+    assert read(f"{SMALL}[limits]\nfair_share = false\n", tmp_path).limits.fair_share is False
+    assert read(f"{SMALL}[limits]\nfair_share = true\n", tmp_path).limits.fair_share is True
+    (line,) = problems(f"{SMALL}[limits]\nfair_share = 0\n", tmp_path)
+    assert line.startswith("limits.fair_share: ") and "true or false" in line
 
 
 def test_a_default_gives_way_to_a_limit_that_was_set(tmp_path):

@@ -24,7 +24,7 @@ from tests.routing.world import HOUR, NOW, World, backend, demand
 
 COUNTRIES = ("NO", "DE", "CN")
 KINDS = (*OBJECTIVES, *BASELINES)
-HAPPENINGS = ("load", "elsewhere", "eject", "return", "busy", "slow", "bytes", "cut", "line")
+HAPPENINGS = ("load", "elsewhere", "eject", "return", "busy", "slow", "bytes", "cut", "line", "shared", "timed")
 
 Choice = TypeVar("Choice")
 
@@ -70,6 +70,7 @@ def made(chance: Chance) -> World:
         power_caps_w=chance.often({}, {"region-0": 200.0}),
         objective=Objective(chance.choice(KINDS), 1e-5),
         ttft_slo_s=chance.often(None, 0.2),
+        queue_slo_share=chance.choice([0.0, 1.0]),
         deny_origins=chance.often(frozenset(), frozenset({"CN"})),
     )
 
@@ -98,6 +99,13 @@ def disturb(chance: Chance, world: World, state: BackendState) -> None:
             link.up = not link.up
         case "line":
             link.mbps_elsewhere = 0.25
+        case "shared":
+            for tenant in ("acme", "other", "third"):
+                for _ in range(chance.randint(0, 6)):
+                    state.lease(NOW, tenant=tenant)
+            state.holdings.sweep(NOW)
+        case "timed":
+            state.succeeded(NOW, chance.uniform(0, 3))
 
 
 def asked(chance: Chance) -> Demand:

@@ -131,6 +131,11 @@ class Holdings:
             # They hold their mean by and large; twice their bursts are missing when they hold least.
             self.reserve = over + 1 + ceil(2 * BURST * sqrt(within))
 
+    def forget(self) -> None:
+        """Fair shares were switched off: nobody has any."""
+        self._by_tenant.clear()
+        self.share, self.reserve = float(self.slots), 0
+
     def _within(self, holding: Holding) -> bool:
         return holding.need <= max(self.share, 1.0)
 

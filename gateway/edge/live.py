@@ -134,8 +134,12 @@ class Live:
 
     def sweep(self, now: float) -> None:
         """Look how the backends are shared among the tenants."""
+        fair = self.settings.limits.fair_share
         for state in self.states.values():
-            state.holdings.sweep(now)
+            if fair:
+                state.holdings.sweep(now)
+            else:
+                state.holdings.forget()
 
     def explain(self, demand: Demand, now: float, at: float) -> tuple[Decision, PriceSlice]:
         """As `decide`, with every candidate and its reason."""

@@ -30,6 +30,8 @@ from typing import Any, cast
 
 from tests.fakes.script import Do, Question, Script, Step
 
+# Of a site that is given no number: more than any test asks for.
+SLOTS = 1_000_000
 # How often a reset looks whether what was written has arrived.
 ARRIVAL_POLL_S = 0.001
 
@@ -90,6 +92,8 @@ class Site:
     probes: int = 0
     probe_status: int = 200
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    # What it runs at once; the others wait for their turn, first come first served, before a byte of their answer.
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SLOTS))
 
     def served(self, request_id: str) -> list[Served]:
         """What this site did for a request, in order; more than one entry means it was asked again."""
@@ -257,7 +261,8 @@ class _Connection(asyncio.Protocol):
                     entry.ended = "dropped"
                     self._close()
                 else:
-                    await self._perform(site, entry, script.steps(_question(path, entry.body)))
+                    async with site.slots:
+                        await self._perform(site, entry, script.steps(_question(path, entry.body)))
         finally:
             self._task = None
             if self._transport is None or self._transport.is_closing():

@@ -1,8 +1,8 @@
 """One tenant sends twenty times its share: what a quiet one notices of it, on real sockets.
 
 A backend with 50 slots and 200 ms to the first token answers one request per slot and lets the others wait in its
-queue. A patient tenant holds 80 % of the slots. A quiet one sends at random, at first alone beside it, then while a loud
-one sends twenty times what its part of the slots could serve, and then so again with fair shares switched off.
+queue. A patient tenant holds 80 % of the slots. A quiet one sends at random, at first alone beside it, then while a
+loud one sends twenty times what its part of the slots could serve, and then so again with fair shares switched off.
 
 `python -m tests.integration.flood` takes 2,000 requests of the quiet tenant for each of the three, some six minutes,
 and prints what it saw; its exit status is 1 if fair shares did not hold, or nothing was to be seen without them.

@@ -95,7 +95,7 @@ def build_worker(
     proxy = Proxy(desk)
     port.open = Endpoints(proxy, lambda: proxy.ready).open
     prober = Prober(live.backends, live.states, live.sharing.workers.first)
-    shared = (live.sharing.sweep, desk.admission.sweep, live.sweep)
+    shared = (live.sharing.sweep, desk.admission.sweep)
     for sweep in (*shared, live.backends.sweep, prober.sweep, proxy.sweep, desk.tally.sweep):
         port.on_sweep(sweep)
     return DataPlane(desk, proxy, prober, _tls(settings), cells, recovered)

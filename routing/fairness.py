@@ -20,10 +20,15 @@ Nothing is taken away: what is held beyond a share comes back as its answers end
 wait for that, but not for ever: one that got nothing for a minute is let in once. Needs and shares are worked out at a
 sweep, a few times a second, and move as slowly as needs do; who holds what is exact at every moment. A decision costs
 nothing until a backend is nearly full, and then one pass over the tenants that use it.
+
+Several workers fill the same slots. Each knows exactly how full a backend is, and of every tenant how many requests the
+others have; on which backends is not told. So these are taken to be where the tenant's requests of this worker are, and
+those of a tenant that has none here, where the others' load is (`spread`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil, exp, inf, sqrt
+from types import MappingProxyType
 from typing import Final
 
 MEAN_S: Final = 10.0  # memory of needs: some generations of short answers, and one of long ones
@@ -31,15 +36,18 @@ ACTIVE_S: Final = 60.0  # so long after its last request a tenant still has a sl
 BURST: Final = 2.0  # standard deviations: all but a fortieth of the moments
 OWN_BURSTS: Final = 3  # times the usual that a tenant within its share may hold, queue included
 
+NOBODY: Final[Mapping[str, float]] = MappingProxyType({})
+
 
 class Holding:
     """One tenant on one backend."""
 
-    __slots__ = ("admitted", "held", "mean", "need", "refused", "settled", "starved", "sweeps", "used_at")
+    __slots__ = ("admitted", "elsewhere", "held", "mean", "need", "refused", "settled", "starved", "sweeps", "used_at")
 
     def __init__(self, now: float) -> None:
         self.held = 0  # requests in flight
-        self.mean = 0.0  # of them
+        self.elsewhere = 0.0  # the same of other workers, as far as can be told
+        self.mean = 0.0  # of both
         self.settled = 0.0  # the same, but a newcomer's grows from nothing
         self.need = 0.0
         self.admitted = 0.0  # requests, fading
@@ -48,13 +56,18 @@ class Holding:
         self.starved = False
         self.used_at = now
 
+    @property
+    def total(self) -> float:
+        return self.held + self.elsewhere
+
     def observe(self, now: float, fading: float, slots: int) -> None:
         """`fading`: what is left of the past since this was last done."""
         self.sweeps += 1
-        if self.held:
+        total = self.total
+        if total:
             self.used_at = now
-        self.settled = self.held + (self.settled - self.held) * fading
-        self.mean += (self.held - self.mean) * max(1.0 - fading, 1.0 / self.sweeps)
+        self.settled = total + (self.settled - total) * fading
+        self.mean += (total - self.mean) * max(1.0 - fading, 1.0 / self.sweeps)
         self.need = self.mean * (1.0 + self.refused / max(self.admitted, 1e-9))
         if self.need > slots:
             # More than all there is means nothing more, and would be remembered for longer.
@@ -94,6 +107,11 @@ class Holdings:
         holding.used_at = now
         return holding
 
+    def traffic(self, tenant: str) -> float:
+        """How much a tenant lately did here, in this worker."""
+        holding = self._by_tenant.get(tenant)
+        return 0.0 if holding is None else holding.held + holding.admitted
+
     def refuse(self, tenant: str) -> None:
         """A request was turned away: its tenant needs more than it holds."""
         holding = self._by_tenant.get(tenant)
@@ -108,12 +126,16 @@ class Holdings:
         if mine is None:
             return False
         within = self._within(mine)
-        if mine.starved or (within and mine.held + 1 <= min(OWN_BURSTS * _usual(mine.settled), max(self.share, 1.0))):
+        if mine.starved or (within and mine.total + 1 <= min(OWN_BURSTS * _usual(mine.settled), max(self.share, 1.0))):
             return False
-        return load + 1 + self._kept_free(mine, within) > self.slots
+        return self._spoken_for(mine, within, load) + 1 > self.slots
 
-    def sweep(self, now: float) -> None:
-        """Observe who holds what, let the past fade, and share anew."""
+    def sweep(self, now: float, elsewhere: Mapping[str, float] = NOBODY) -> None:
+        """Observe who holds what, here and in other workers, let the past fade, and share anew."""
+        for holding in self._by_tenant.values():
+            holding.elsewhere = 0.0
+        for tenant, count in elsewhere.items():
+            self._by_tenant.setdefault(tenant, Holding(now)).elsewhere = count
         fading = exp(min(self._swept_at - now, 0.0) / MEAN_S)
         self._swept_at = now
         for tenant, holding in list(self._by_tenant.items()):
@@ -139,24 +161,48 @@ class Holdings:
     def _within(self, holding: Holding) -> bool:
         return holding.need <= max(self.share, 1.0)
 
-    def _kept_free(self, mine: Holding, within: bool) -> float:
-        """Slots that this tenant has to leave to the others."""
-        held_within = others_within = 0
-        need_within = smaller = 0.0
+    def _spoken_for(self, mine: Holding, within: bool, load: int) -> float:
+        """Slots in use, and those that this tenant has to leave to the others.
+
+        What the tenants hold that it makes room for is what is left of the load: that changes fast, and of other
+        workers only the sum is known at once.
+        """
+        guests = 0
+        held, need, smaller = mine.total, 0.0, 0.0
         burst = BURST * sqrt(max(self.share, 1.0))
         for other in self._by_tenant.values():
             if other is mine:
                 continue
-            if self._within(other):
-                if within and other.need > mine.held:
-                    continue
-                others_within += 1
-                held_within += other.held
-                need_within += other.need
-            elif other.held <= mine.held:
-                smaller += min(mine.held + 1 - other.held, burst)
-        kept = max(_usual(need_within) - held_within, 0.0) if others_within else 0.0
-        return kept if within else kept + smaller
+            if not self._within(other):
+                held += other.total
+                if other.total <= mine.total:
+                    smaller += min(mine.total + 1 - other.total, burst)
+            elif within and other.need > mine.total:
+                held += other.total
+            else:
+                guests += 1
+                need += other.need
+        spoken_for = max(load, held + _usual(need)) if guests else load
+        return spoken_for if within else spoken_for + smaller
+
+
+def spread(
+    holdings: Mapping[str, Holdings], loads: Mapping[str, int], elsewhere: Mapping[str, int]
+) -> dict[str, dict[str, float]]:
+    """By backend and tenant: where the requests probably are that tenants have in other workers.
+
+    `loads` are those of the other workers by backend, `elsewhere` their requests by tenant.
+    """
+    parts: dict[str, dict[str, float]] = {name: {} for name in holdings}
+    for tenant, count in elsewhere.items():
+        known: Mapping[str, float] = {name: each.traffic(tenant) for name, each in holdings.items()}
+        if sum(known.values()) < 0.5:
+            known = loads
+        total = sum(known.values())
+        for name in holdings:
+            if known[name]:
+                parts[name][tenant] = count * known[name] / total
+    return parts
 
 
 def _usual(need: float) -> float:

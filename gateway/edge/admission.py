@@ -108,6 +108,11 @@ class Admission:
         """Reserve room for one request of about `tokens` tokens, or raise `Refused`."""
         return client.meter.admit(tokens, now, wall_s)
 
+    def elsewhere(self) -> dict[str, int]:
+        """Requests that tenants have under way in other workers; those with none left out."""
+        counts = {name: meter.streams_elsewhere() for name, meter in self._meters.items()}
+        return {name: count for name, count in counts.items() if count}
+
     def usage(self) -> Mapping[str, Meter]:
         """The live meters by tenant, for status."""
         return self._meters

@@ -18,6 +18,7 @@ from routing.backend import BackendState
 from routing.decide import Decision
 from routing.demand import Demand
 from routing.estimate import BytesPerToken, LengthEstimate
+from routing.fairness import spread
 from routing.health import HealthLimits
 from routing.link import LinkState
 from routing.retry import RetryBudget, RetryLimits
@@ -132,14 +133,17 @@ class Live:
             for route in decision.rule.routes:
                 self.states[route.backend.name].holdings.refuse(tenant)
 
-    def sweep(self, now: float) -> None:
-        """Look how the backends are shared among the tenants."""
-        fair = self.settings.limits.fair_share
-        for state in self.states.values():
-            if fair:
-                state.holdings.sweep(now)
-            else:
-                state.holdings.forget()
+    def sweep(self, now: float, elsewhere: Mapping[str, int]) -> None:
+        """Look how the backends are shared among the tenants. `elsewhere`: their requests in other workers."""
+        holdings = {name: state.holdings for name, state in self.states.items()}
+        if not self.settings.limits.fair_share:
+            for each in holdings.values():
+                each.forget()
+            return
+        loads = {name: state.inflight_elsewhere for name, state in self.states.items()}
+        parts = spread(holdings, loads, elsewhere)
+        for name, each in holdings.items():
+            each.sweep(now, parts[name])
 
     def explain(self, demand: Demand, now: float, at: float) -> tuple[Decision, PriceSlice]:
         """As `decide`, with every candidate and its reason."""

@@ -114,7 +114,9 @@ class Proxy:
             exchange.stop("drained")
 
     def sweep(self, now: float) -> None:
-        """Write down the refusals of the last second: a flood becomes one record a second and reason."""
+        """Share the backends anew, and write down the refusals of the last second: a flood becomes one record a second
+        and reason."""
+        self._desk.live.sweep(now, self._desk.admission.elsewhere())
         if now >= self._flush_at:
             self._flush_at = now + REFUSALS_EVERY_S
             self.flush_refusals()

@@ -4,8 +4,9 @@ A backend with 50 slots and 200 ms to the first token answers one request per sl
 queue. A patient tenant holds 80 % of the slots. A quiet one sends at random, at first alone beside it, then while a
 loud one sends twenty times what its part of the slots could serve, and then so again with fair shares switched off.
 
-`python -m tests.integration.flood` takes 2,000 requests of the quiet tenant for each of the three, some six minutes,
-and prints what it saw; its exit status is 1 if fair shares did not hold, or nothing was to be seen without them.
+`python -m tests.integration.flood [REQUESTS [WORKERS]]` takes 2,000 requests of the quiet tenant for each of the three,
+some six minutes, and prints what it saw; its exit status is 1 if fair shares did not hold, or nothing was to be seen
+without them.
 """
 
 import asyncio
@@ -153,12 +154,13 @@ class Flood:
 
 
 @asynccontextmanager
-async def flooded(directory: Path) -> AsyncIterator[Flood]:
+async def flooded(directory: Path, workers: int = 1) -> AsyncIterator[Flood]:
     """Everything in place: the patient tenant has its answers, and nobody else is there."""
     async with ScriptedBackend() as scripted:
         site = scripted.site()
         site.slots = asyncio.Semaphore(SLOTS)
         content = one_site(site.url, slots=SLOTS, queue_max=QUEUE)
+        content["gateway"]["workers"] = workers
         content["tenants"] = [tenant(name, name) for name in TENANTS]
         async with (
             Gateway(directory, toml(content)) as gateway,
@@ -171,9 +173,9 @@ async def flooded(directory: Path) -> AsyncIterator[Flood]:
             yield Flood(gateway, content)
 
 
-async def _main(count: int) -> int:
+async def _main(count: int = 2000, workers: int = 1) -> int:
     with tempfile.TemporaryDirectory() as directory:
-        async with flooded(Path(directory)) as flood:
+        async with flooded(Path(directory), workers) as flood:
             alone = await flood.measure(count, loud=False)
             print(f"alone: p95 {alone.p95_s * 1000:.1f} ms over {count} requests", flush=True)
             rises = []
@@ -190,4 +192,4 @@ async def _main(count: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(_main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)))
+    sys.exit(asyncio.run(_main(*map(int, sys.argv[1:]))))

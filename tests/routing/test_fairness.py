@@ -5,7 +5,9 @@ from statistics import mean
 
 import pytest
 
+from routing.backend import Lease
 from routing.constraint import FAIR_SHARE, SATURATED
+from routing.fairness import spread
 from routing.policy import Objective
 from tests.routing.crowd import Ask, Crowd, Fate, steady
 from tests.routing.world import NOW, World, backend, demand
@@ -160,3 +162,85 @@ def test_leases_without_a_tenant_count_against_nobody() -> None:
     world.states["a"].holdings.sweep(NOW)
     assert list(world.states["a"].holdings) == []
     assert world.chosen() == "a"
+
+
+def beyond_its_share(refused: int) -> World:
+    """Four slots: three are held by a tenant that was refused so often, one by another within its share."""
+    world = World([backend("a", slots=4, queue_max=4)])
+    state = world.states["a"]
+    for tenant in ("acme", "acme", "acme", "other"):
+        state.lease(NOW, tenant=tenant)
+    state.holdings.sweep(NOW)
+    for _ in range(refused):
+        state.holdings.refuse("acme")
+    state.holdings.sweep(NOW + 0.25)
+    return world
+
+
+def swept(world: World, until_s: float) -> World:
+    """So much time passes, a second at a time."""
+    for second in range(1, int(until_s) + 1):
+        world.states["a"].holdings.sweep(NOW + second)
+    return world
+
+
+def test_one_that_got_nothing_for_a_minute_is_let_in_once() -> None:
+    world = beyond_its_share(refused=3)
+    state = world.states["a"]
+    for _, holding in list(state.holdings)[:1]:
+        holding.held = 0
+    state.inflight = 4
+    turns: list[Lease] = []
+    for second in range(1, 200):
+        state.holdings.sweep(NOW + second)
+        for lease in turns:
+            lease.release()
+        for _ in range(5):
+            if world.chosen(demand(tenant="acme"), NOW + second) == "a":
+                turns.append(state.lease(NOW + second, tenant="acme"))
+            else:
+                state.holdings.refuse("acme")
+    assert 3 <= len(turns) <= 5
+
+
+def test_a_flood_is_forgotten_soon_after_its_end() -> None:
+    """However great it was: more than all there is means nothing more."""
+    few, many = beyond_its_share(refused=12), beyond_its_share(refused=100_000)
+    for world in (few, many):
+        next(iter(world.states["a"].holdings))[1].held = 0
+        swept(world, 20)
+        assert next(iter(world.states["a"].holdings))[1].need < 1
+
+
+def test_what_was_refused_long_ago_makes_no_need() -> None:
+    world = swept(beyond_its_share(refused=3), 5)
+    acme = next(iter(world.states["a"].holdings))[1]
+    assert acme.need > 4 * 0.9
+    for second in range(6, 60):
+        world.states["a"].lease(NOW + second, tenant="acme").release()
+        world.states["a"].holdings.sweep(NOW + second)
+    assert acme.need == pytest.approx(3, rel=0.05)
+
+
+def test_requests_in_other_workers_are_where_the_tenant_is_or_where_the_load_is() -> None:
+    world = World([backend("a"), backend("b"), backend("c")])
+    holdings = {name: state.holdings for name, state in world.states.items()}
+    for name in ("a", "a", "a", "b"):
+        world.states[name].lease(NOW, tenant="acme")
+    parts = spread(holdings, {"a": 0, "b": 10, "c": 30}, {"acme": 8, "stranger": 4})
+    assert parts == {"a": {"acme": 6.0}, "b": {"acme": 2.0, "stranger": 1.0}, "c": {"stranger": 3.0}}
+    assert spread(holdings, {"a": 0, "b": 0, "c": 0}, {"stranger": 4}) == {"a": {}, "b": {}, "c": {}}
+
+
+def test_a_quiet_tenant_of_another_worker_is_made_room_for() -> None:
+    world = World([backend("a", slots=10, queue_max=10)])
+    state = world.states["a"]
+    for _ in range(8):
+        state.lease(NOW, tenant="loud")
+    for second in range(30):
+        state.holdings.sweep(NOW + second, {"quiet": 1.0})
+        state.holdings.refuse("loud")
+        state.holdings.refuse("loud")
+    state.inflight_elsewhere = 1
+    assert world.chosen(demand(tenant="loud"), NOW + 30) == "fair_share"
+    assert world.chosen(demand(tenant="quiet"), NOW + 30) == "a"

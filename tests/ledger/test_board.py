@@ -148,13 +148,14 @@ def test_a_full_board_gives_no_slot(board):
 
 def test_slots_are_reused_last_in_first_out_so_that_memory_follows_concurrency(tmp_path):
     board = Board.create(tmp_path / "board", 1000)
-    for number in range(500):
-        first, second = claim(board, number), claim(board, number + 1000)
-        second.release()
-        first.release()
+    for number in range(0, 1000, 8):
+        held = [claim(board, number + n, b"o" * 500) for n in range(8)]
+        for slot in held:
+            slot.count(1, 2, 3)
+            slot.release()
     touched = sum(any(page) for page in pages(tmp_path / "board")) - 1
     board.close()
-    assert touched == 2
+    assert touched == 2, "a stream brings a sixth of a page into memory"
 
 
 def pages(path: Path) -> list[bytes]:
@@ -163,9 +164,14 @@ def pages(path: Path) -> list[bytes]:
 
 
 def test_an_opening_fills_its_area_and_not_more(board):
-    slot = claim(board, 1, b"a" * AREA_BYTES)
-    slot.reopen(b"b" * AREA_BYTES)
-    assert seen(board)[0].opening == b"b" * AREA_BYTES
+    opening = bytes(range(256)) * 8
+    slots = [claim(board, number, opening[number : number + AREA_BYTES]) for number in range(1, 3)]
+    assert [entry.opening for entry in seen(board)] == [opening[n : n + AREA_BYTES] for n in (1, 2)]
+    for slot, number in zip(slots, (3, 4), strict=True):
+        slot.reopen(opening[number : number + AREA_BYTES])
+    assert [entry.opening for entry in seen(board)] == [opening[n : n + AREA_BYTES] for n in (3, 4)]
+    slot = slots[0]
+    slots[1].release()
     with pytest.raises(ValueError, match="larger than"):
         slot.reopen(b"c" * (AREA_BYTES + 1))
     with pytest.raises(ValueError, match="larger than"):

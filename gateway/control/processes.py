@@ -22,6 +22,9 @@ BIND_RETRY_S = 6.0
 BACKLOG = 1024
 # What the kernel holds for a slow reader, before doubling: enough for a fast stream, small enough to stay honest.
 SEND_BUFFER_BYTES = 64 * 1024
+# For glibc: blocks from 1 MiB on are mapped one by one and given back when they are freed. Left to itself it raises
+# that mark with the largest block it has seen, and keeps the room of the longest prompts for good.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1024 * 1024)}
 
 
 class StartupError(Exception):
@@ -108,6 +111,7 @@ class WorkerProcess:
                 str(listener.fileno()),
                 str(place),
                 str(log),
+                env=os.environ | ALLOCATOR,
                 pass_fds=(theirs.fileno(), listener.fileno()),
             )
         finally:

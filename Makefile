@@ -12,7 +12,7 @@ help:
 	@echo "make run     install everything and play the demo on a real model (ARGS='--speed 600 --port 9000')"
 	@echo "make test    run the tests (ARGS='tests/wire -k chunked')"
 	@echo "make check   lint, types and the rules of the house"
-	@echo "make bench   CPU per request and per token beside a bare relay"
+	@echo "make bench   CPU per request and token beside a bare relay, lag, memory (ARGS='--quick --only held,wide')"
 	@echo "make chaos   10,000 requests over every fault (ARGS='--seed 7 --requests 50000 --workers 4')"
 	@echo "make fuzz    coverage-guided fuzzing of the parsers (ARGS='--seconds 600')"
 	@echo "make setup   only install: .venv with .venv/bin/tokenport"

@@ -1,7 +1,8 @@
 """What the bench's backend says, and what a client behind anything must therefore receive: bytes made once.
 
 A request tells the backend which answer it wants in its `user` member, which every proxy passes on as it is. Events are
-of the size and form that today's servers send, one chunk each; their texts differ, as a model's do.
+of the size and form that today's servers send, one chunk each; their texts differ, as a model's do. Where the way of an
+event is timed, its text is the moment of the backend's write, on the clock that all processes of a machine share.
 """
 
 import json
@@ -14,7 +15,13 @@ ANSWER_TOKENS = 5
 INPUT_TOKENS = 12
 WORDS = [f" word{n}" for n in range(56)] + [" a", ".", ",", " naïve", " 東京", "\n", ' "quoted"', " the"]
 
-_PLAN = re.compile(rb'"user": ?"([0-9.]+)/([0-9.]+)/([0-9.]+)/([0-9.]+)"').search
+# The moment of a write, as text of a fixed width.
+STAMP = b"%017.6f"
+stamps = re.compile(rb'"content":" @([0-9]{10}\.[0-9]{6})"').findall
+_unstamped = re.compile(rb'"content":" @[0-9]{10}\.[0-9]{6}"').sub
+NEVER = STAMP % 0.0
+
+_PLAN = re.compile(rb'"user": ?"([0-9]+)/([0-9]+)/([0-9.]+)/([0-9.]+)/([01])"').search
 _CHUNK = {
     "id": "chatcmpl-7f3c2a9d5b604e0f8a1c6d2e9b7f4a30",
     "object": "chat.completion.chunk",
@@ -31,19 +38,22 @@ class Plan:
     burst: int = 1  # how many of them a single write holds
     gap_s: float = 0.0  # between writes; 0: as fast as they are taken
     first_s: float = 0.0  # from the request to the first byte
+    stamped: bool = False  # each event of content carries the moment it was written
 
-    def request(self) -> bytes:
-        """A chat completion request for this answer, with its head."""
+    def request(self, prompt_bytes: int = 0) -> bytes:
+        """A chat completion request for this answer, with its head; about so long, if that is more than a line."""
+        plan = f"{self.events}/{self.burst}/{self.gap_s}/{self.first_s}/{int(self.stamped)}"
         body = json.dumps(
             {
                 "model": "large",
-                "messages": [
-                    {"role": "system", "content": "You are a helpful assistant."},
-                    {"role": "user", "content": "How far is it from here to the sea?"},
-                ],
+                "user": plan,
                 "stream": self.events > 0,
                 "temperature": 0.7,
-                "user": f"{self.events}/{self.burst}/{self.gap_s}/{self.first_s}",
+                "messages": [
+                    {"role": "system", "content": "You are a helpful assistant."},
+                    *_history(prompt_bytes),
+                    {"role": "user", "content": "How far is it from here to the sea?"},
+                ],
             }
         ).encode()
         head = (
@@ -59,13 +69,27 @@ class Plan:
         match = _PLAN(body)
         if match is None:
             raise ValueError("the request names no plan")
-        events, burst, gap_s, first_s = match.groups()
-        return cls(int(events), int(burst), float(gap_s), float(first_s))
+        events, burst, gap_s, first_s, stamped = match.groups()
+        return cls(int(events), int(burst), float(gap_s), float(first_s), stamped == b"1")
 
     def payload(self) -> bytes:
-        """The event stream a client gets: usage, for which it did not ask, is not in it."""
+        """The event stream a client gets, its stamps set to 0: usage, for which it did not ask, is not in it."""
+        if self.stamped:
+            return ROLE + (STAMPED % NEVER) * self.events + FINISH + DONE
         content = [CONTENT[n % len(CONTENT)] for n in range(self.events)]
         return b"".join([ROLE, *content, FINISH, DONE])
+
+
+def unstamped(payload: bytes) -> bytes:
+    """What came, with its stamps set to 0."""
+    return _unstamped(b'"content":" @%b"' % NEVER, payload)
+
+
+def _history(prompt_bytes: int) -> list[dict[str, str]]:
+    """Turns of an agent that reads files: prose and code, about so many bytes in all."""
+    turn = "".join(WORDS) * 20 + 'def f(x):\n    return {"y": x}\n'
+    roles = ("user", "assistant")
+    return [{"role": roles[n % 2], "content": turn} for n in range(prompt_bytes // len(json.dumps(turn)))]
 
 
 def _event(choices: list[dict[str, object]], **more: object) -> bytes:
@@ -86,6 +110,7 @@ def chunk(data: bytes) -> bytes:
 
 ROLE = _event([_choice({"role": "assistant", "content": ""})])
 CONTENT = [_event([_choice({"content": word})]) for word in WORDS]
+STAMPED = _event([_choice({"content": " @STAMP"})]).replace(b"%", b"%%").replace(b"STAMP", b"%b")
 FINISH = _event([_choice({}, "stop")])
 DONE = b"data: [DONE]\n\n"
 LAST_CHUNK = b"0\r\n\r\n"

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from typing import cast
 
 from tests.bench.answers import (
@@ -10,7 +11,10 @@ from tests.bench.answers import (
     DONE,
     FINISH,
     LAST_CHUNK,
+    NEVER,
     ROLE,
+    STAMP,
+    STAMPED,
     STREAM_HEAD,
     Plan,
     chunk,
@@ -19,9 +23,11 @@ from tests.bench.answers import (
 from tests.bench.serving import serve_protocol
 
 CHUNKS = [chunk(event) for event in CONTENT]
+STAMPED_CHUNK = b"%x\r\n%b\r\n" % (len(STAMPED % NEVER), STAMPED)
 START = STREAM_HEAD + chunk(ROLE)
-# Streams that are paced alike do not speak at the same moment: each begins at one of so many points of its gap.
-PHASES = 32
+# Streams that are paced alike do not speak at the same moment: each begins at a point of its gap that is far from those
+# of the streams before it, however many there are.
+GOLDEN = 0.6180339887498949
 
 _number = itertools.count()
 
@@ -31,7 +37,8 @@ class Backend(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._buffer = b""
+        self._pieces: list[bytes] = []
+        self._missing = 0  # bytes of the request under way
         self._plan = Plan()
         self._sent = 0
         self._next_at = 0.0
@@ -55,30 +62,36 @@ class Backend(asyncio.Protocol):
             self._step()
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer + data if self._buffer else data
-        head_end = buffer.find(b"\r\n\r\n") + 4
-        lowered = buffer[:head_end].lower()
-        at = lowered.find(b"content-length:")
-        length = int(lowered[at + 15 : lowered.find(b"\r", at)]) if at >= 0 else 0
-        if head_end < 4 or len(buffer) < head_end + length:
-            self._buffer = buffer
-            return
-        self._buffer = b""
-        self._answer(buffer[head_end:])
+        if self._missing:
+            self._pieces.append(data)
+            self._missing -= len(data)
+        else:
+            data = b"".join((*self._pieces, data))
+            self._pieces = [data]
+            head_end = data.find(b"\r\n\r\n") + 4
+            if head_end < 4:
+                return
+            lowered = data[:head_end].lower()
+            at = lowered.find(b"content-length:")
+            length = int(lowered[at + 15 : lowered.find(b"\r", at)]) if at >= 0 else 0
+            self._missing = head_end + length - len(data)
+        if not self._missing:
+            pieces, self._pieces = self._pieces, []
+            self._answer(b"".join(pieces))
 
-    def _answer(self, body: bytes) -> None:
-        plan = self._plan = Plan.of(body)
+    def _answer(self, request: bytes) -> None:
+        plan = self._plan = Plan.of(request)
         if not plan.events:
             self._transport.write(ANSWER_RESPONSE)
             return
-        asked = b'"include_usage":true' in body
+        asked = b'"include_usage":true' in request
         self._end = b"".join(
             [chunk(FINISH), chunk(usage(plan.events)) if asked else b"", chunk(DONE), LAST_CHUNK],
         )
         self._sent = 0
         first_s = plan.first_s
         if plan.gap_s:
-            first_s += next(_number) % PHASES / PHASES * plan.gap_s
+            first_s += next(_number) * GOLDEN % 1.0 * plan.gap_s
         self._next_at = self._loop.time() + first_s
         if first_s:
             self._timer = self._loop.call_at(self._next_at, self._begin)
@@ -95,7 +108,10 @@ class Backend(asyncio.Protocol):
         if self._full:
             return
         sent, self._sent = self._sent, min(self._sent + plan.burst, plan.events)
-        data = b"".join([CHUNKS[n % len(CHUNKS)] for n in range(sent, self._sent)])
+        if plan.stamped:
+            data = STAMPED_CHUNK % (STAMP % time.monotonic()) * (self._sent - sent)
+        else:
+            data = b"".join([CHUNKS[n % len(CHUNKS)] for n in range(sent, self._sent)])
         if self._sent == plan.events:
             data, self._end = data + self._end, b""
             self._transport.write(data)

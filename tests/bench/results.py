@@ -8,7 +8,7 @@ from os import cpu_count
 from pathlib import Path
 from statistics import median
 
-from tests.bench.figures import LOADS, Figures
+from tests.bench.figures import Figures
 from tests.bench.stage import TOKENPORT
 
 PATH = Path(__file__).with_name("RESULTS.md")
@@ -30,11 +30,21 @@ machine vary by a third from one hour to the next.
   rows into the index is waited for and counted.
 - *token, 20 ms apart*: 32 streams that never speak at the same moment, requests themselves left out. Nearly all of it
   is the wake-up and two system calls per event, for everybody.
+- *request of 400 KB*: the same with a long conversation in it, answered in a few bytes.
+- *token, 50 ms apart*: 512 streams. *A token's way* is the time from the backend's write to the client's read: the
+  backend writes the moment into the event. The 95th percentile of each run, compared within a round.
 - *token, flat out*: 32 streams of thousands of events, one to a write of the backend, as fast as they are taken.
 - *added* is the percentile through the subject less the same percentile of the direct connection, one request at a
   time, in turn; on a busy machine the p99 is the machine's. The ledger's sync runs beside the connect and the request
   to the backend: only where that answers at once is it part of what is added. The rest is the gateway's own
   work, which takes several times longer for one request after a pause (cold caches) than in a stream of them.
+
+- *memory* is what a worker's resident set grew by, mapped files included (the board: a slot per stream), in a gateway
+  that has served before. An event a second in every stream; the *longest lag* is that of the slowest event of all.
+  Stalled readers stop reading for a minute, distant clients with small buffers, of answers longer than all buffers on
+  the way; then they read on and must get every byte.
+- *two workers*: the same loads in turn on a gateway with one worker and one with two, limits shared. The *share* is of
+  the requests of 16 connections that ask again when they have their answer.
 
 Every answer was compared byte by byte, and the ledger had one row per request: else there are no figures.
 """
@@ -43,18 +53,28 @@ Every answer was compared byte by byte, and the ledger had one row per request: 
 def write_results(figures: Figures, text: str) -> None:
     """Replace the latest run and add a line to the list of all."""
     known = PATH.read_text() if PATH.exists() else ""
-    lines = [line for line in known.partition(HISTORY)[2].splitlines() if line.startswith("| 2")]
-    lines.insert(0, _line(figures))
-    titles = ["date", "commit", "machine", "versions", *(f"{load} : relay" for load in LOADS), "decide us", "ledger us"]
-    table = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles), *lines]
-    latest = f"## Latest run\n\n{_date()}, {_commit()}, {_machine()}, {_versions()}\n\n{text}"
-    PATH.write_text("\n".join([HEAD, latest, HISTORY, *table]) + "\n")
+    rows = [_cells(line) for line in known.partition(HISTORY)[2].splitlines() if line.startswith("| 2")]
+    titles = ["date", "commit", "machine", "versions", *(title for title, _ in _summary(figures))]
+    latest = [_date(), _commit(), _machine(), _versions(), *(figure for _, figure in _summary(figures))]
+    # What was added later is empty in older lines.
+    rows = [[*row, *[""] * (len(titles) - len(row))] for row in [latest, *rows]]
+    lines = [f"| {' | '.join(row)} |" for row in (titles, *rows)]
+    lines.insert(1, "|" + "---|" * len(titles))
+    head = f"## Latest run\n\n{_date()}, {_commit()}, {_machine()}, {_versions()}\n\n{text}"
+    PATH.write_text("\n".join([HEAD, head, HISTORY, *lines]) + "\n")
 
 
-def _line(figures: Figures) -> str:
-    ratios = [f"{median(figures.ratios(load, TOKENPORT)):.2f}" for load in LOADS]
-    parts = [f"{median(each):.1f}" for each in (figures.decide_us, figures.ledger_us)]
-    return f"| {' | '.join([_date(), _commit(), _machine(), _versions(), *ratios, *parts])} |"
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _summary(figures: Figures) -> list[tuple[str, str]]:
+    """The figures of a line, with their titles. New ones at the end."""
+    found = [(f"{load} : relay", median(figures.ratios(load, TOKENPORT))) for load in ("small", "paced", "flat")]
+    found += [("decide us", median(figures.decide_us)), ("ledger us", median(figures.ledger_us))]
+    found += [(f"{load} : relay", median(figures.ratios(load, TOKENPORT))) for load in ("wide", "prompt")]
+    found += [("KiB a stream", figures.per_stream_kib("plain")), ("a stalled", figures.per_stream_kib("stalled"))]
+    return [(title, f"{figure:.2f}") for title, figure in found]
 
 
 def _date() -> str:

@@ -4,13 +4,14 @@ It prints its port and ends when its standard input does, so that none outlives 
 """
 
 import asyncio
+import resource
 import sys
 from collections.abc import Awaitable, Callable
 
 import uvloop
 
 HOST = "127.0.0.1"
-BACKLOG = 1024
+BACKLOG = 4096
 
 
 def serve(listen: Callable[[], Awaitable[asyncio.AbstractServer]]) -> None:
@@ -23,6 +24,8 @@ def serve(listen: Callable[[], Awaitable[asyncio.AbstractServer]]) -> None:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
         await ended.wait()
 
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor for every stream
     uvloop.run(run())
 
 

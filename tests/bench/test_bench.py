@@ -4,20 +4,26 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from tests.bench.answers import CONTENT, DONE, FINISH, ROLE, Plan, chunk, dechunked
+from tests.bench.answers import CONTENT, DONE, FINISH, ROLE, Plan, chunk, dechunked, unstamped
 from tests.bench.backend import Backend
+from tests.bench.clients import WrongBytes
 from tests.bench.cpu import cpu_s
 from tests.bench.figures import Figures
-from tests.bench.load import Result, Run, WrongBytes, measure
+from tests.bench.held import Held, Hold
+from tests.bench.held import measure as hold
+from tests.bench.load import Result, Run, measure
 from tests.bench.serving import HOST
 
 LOADS = {
     "small": Run("small", 0, (os.getpid(),), connections=2, seconds=0.05),
     "paced": Run("paced", 0, (os.getpid(),), connections=2, seconds=0.2, gap_s=0.02),
     "flat": Run("flat", 0, (os.getpid(),), connections=2, seconds=0.0, events=300),
+    "prompt": Run("small", 0, (os.getpid(),), connections=2, seconds=0.05, prompt_bytes=400_000),
+    "timed": Run("paced", 0, (os.getpid(),), connections=2, seconds=0.2, gap_s=0.02, timed=True),
 }
 
 
@@ -62,10 +68,7 @@ async def listening(protocol: Callable[[], Watched]) -> AsyncIterator[int]:
 
 async def run(load: str, protocol: Callable[[], Watched]) -> Result:
     async with listening(protocol) as port:
-        told = LOADS[load]
-        return await measure(
-            Run(told.kind, port, told.pids, told.connections, told.seconds, told.events, told.burst, told.gap_s)
-        )
+        return await measure(replace(LOADS[load], port=port))
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -74,6 +77,7 @@ async def test_a_load_on_the_backend_itself_counts_what_came(load: str) -> None:
     assert result.units > 0
     assert result.tokens >= result.units
     assert sum(result.cpu_s) > 0
+    assert (result.lag_p95_s > 0) == LOADS[load].timed
 
 
 @pytest.mark.parametrize(
@@ -84,8 +88,9 @@ async def test_a_load_on_the_backend_itself_counts_what_came(load: str) -> None:
         ("flat", b" word7", b" word8"),
         ("flat", chunk(FINISH), b""),
         ("paced", chunk(DONE), chunk(DONE) + chunk(DONE)),
+        ("timed", b'" @0', b'" @x'),
     ],
-    ids=["another answer", "a refusal", "another token", "an event missing", "an event too much"],
+    ids=["another answer", "a refusal", "another token", "an event missing", "an event too much", "no time"],
 )
 async def test_an_answer_that_is_not_what_was_sent_ends_the_run(load: str, before: bytes, after: bytes) -> None:
     class Changing(Corrupting):
@@ -102,6 +107,37 @@ async def test_a_stream_that_is_cut_ends_the_run() -> None:
 
     with pytest.raises(WrongBytes):
         await run("flat", Cutting)
+
+
+async def test_streams_that_are_held_are_all_there_and_every_event_is_timed() -> None:
+    async with listening(Watched) as port:
+        found = await hold(Hold("streams", port, os.getpid(), streams=3))
+    assert (found.requests, found.tokens % 3) == (3, 0)
+    assert 0 < found.lag_s < 5
+    assert found.during > 0
+
+
+async def test_a_stalled_reader_reads_on_and_must_get_every_byte() -> None:
+    class Changing(Corrupting):
+        change = staticmethod(lambda data: data.replace(b" word55", b" word56"))
+
+    async with listening(Changing) as port:
+        with pytest.raises(WrongBytes):
+            await hold(Hold("stalled", port, os.getpid(), streams=1, stalled=1, seconds=0.1))
+
+
+def test_what_a_stream_takes_is_what_memory_grew_by() -> None:
+    figures = Figures()
+    figures.held["plain"] = 4, Held(before=100 * 1024, during=132 * 1024)
+    assert figures.per_stream_kib("plain") == 8
+
+
+def test_a_stamped_answer_differs_in_its_stamps_alone() -> None:
+    plan = Plan(events=3, stamped=True)
+    assert Plan.of(plan.request(10_000)) == plan
+    assert len(plan.request(20_000)) > 15_000
+    later = plan.payload().replace(b"0000000000.000000", b"0000012345.678901")
+    assert later != plan.payload() == unstamped(later)
 
 
 def test_a_plan_travels_in_a_request_and_says_what_a_client_gets() -> None:

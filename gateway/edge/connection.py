@@ -72,6 +72,31 @@ class Exchange(Protocol):
 class ClientConnection(asyncio.Protocol):
     """One client's connection. Handlers use `respond`, or `start`, `write` and `finish`."""
 
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_body_since",
+        "_chunks",
+        "_committed",
+        "_content_length",
+        "_head",
+        "_keep_alive",
+        "_lingered_bytes",
+        "_on_body",
+        "_pending",
+        "_port",
+        "_reading",
+        "_state",
+        "_transport",
+        "_unsent_bytes",
+        "closed",
+        "deadline",
+        "exchange",
+        "framed",
+        "peer",
+        "send",
+    )
+
     def __init__(self, port: Port) -> None:
         self._port = port
         self._transport: asyncio.Transport | None = None
@@ -80,7 +105,7 @@ class ClientConnection(asyncio.Protocol):
         self._head: RequestHead | None = None
         self._content_length: int | None = None
         self._on_body: OnBody | None = None
-        self._body: list[bytes] = []
+        self._body: list[bytes] | None = None
         self._body_bytes = 0
         self._body_since = 0.0
         self._chunks: ChunkedDecoder | None = None
@@ -163,6 +188,11 @@ class ClientConnection(asyncio.Protocol):
         if self.framed:
             self._transport.write(LAST_CHUNK)
         self._done()
+
+    def let_go(self) -> None:
+        """The answer has begun: nobody asks for the request again, and its body counts no more."""
+        self._release_body()
+        self._head = None
 
     def abort(self) -> None:
         """Close at once, without ending the response: what was sent must not look whole."""
@@ -307,6 +337,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(CONTINUE)
         self._state = State.BODY
         self._on_body = on_body
+        self._body = []
         self._chunks = ChunkedDecoder() if head.chunked else None
         self._body_since = self._port.now()
         self.deadline = self._body_since + self._limits.body_s
@@ -314,8 +345,8 @@ class ClientConnection(asyncio.Protocol):
             self._read_body(rest)
 
     def _read_body(self, data: bytes) -> None:
-        on_body = self._on_body
-        assert on_body is not None
+        on_body, received = self._on_body, self._body
+        assert on_body is not None and received is not None
         rest = b""
         if self._chunks is not None:
             try:
@@ -338,10 +369,10 @@ class ClientConnection(asyncio.Protocol):
             self._reject(Refused(503, "overloaded", "Too many request bodies at once.", retry_after_s=1))
             return
         self._body_bytes += size
-        self._body.extend(pieces)
+        received.extend(pieces)
         if done:
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self._body = []
+            body = received[0] if len(received) == 1 else b"".join(received)
+            self._body = None
             self._pending = rest
             self._answer(on_body, body)
 
@@ -423,7 +454,7 @@ class ClientConnection(asyncio.Protocol):
     def _release_body(self) -> None:
         self._port.return_body_bytes(self._body_bytes)
         self._body_bytes = 0
-        self._body = []
+        self._body = None
 
     def _gone(self) -> None:
         exchange, self.exchange = self.exchange, None

@@ -34,6 +34,26 @@ DURABLE_S_MAX = 5.0
 class Course:
     """The routes of one request, in order."""
 
+    __slots__ = (
+        "_attempt_at",
+        "_demand",
+        "_desk",
+        "_destination",
+        "_live",
+        "_started_at",
+        "_tables",
+        "_tenant",
+        "_ticket",
+        "_tried",
+        "failed",
+        "known_s",
+        "lease",
+        "opening",
+        "rule",
+        "slot",
+        "upstream",
+    )
+
     def __init__(
         self, desk: Desk, tenant: TenantSettings, demand: Demand, destination: Destination, template: Opening
     ) -> None:
@@ -45,16 +65,16 @@ class Course:
         self._tenant = tenant
         self._demand = demand
         self._destination = destination
-        self._template = template
+        self.opening = template
         self._started_at = desk.now()
         self._attempt_at = self._started_at
-        self._tried: list[str] = []
+        self._tried: tuple[str, ...] = ()
         self._ticket = 0
-        self.failed: list[FailedAttempt] = []
+        self.failed: tuple[FailedAttempt, ...] = ()
 
     @property
     def export_id(self) -> str:
-        return self._template.export_id
+        return self.opening.export_id
 
     @property
     def state(self) -> BackendState:
@@ -119,7 +139,7 @@ class Course:
         self.blame(error)
         self.lease.release()
         opening = self.opening
-        self.failed.append(
+        self.failed += (
             FailedAttempt(
                 backend=opening.origin_backend,
                 region=opening.origin_region,
@@ -128,7 +148,7 @@ class Course:
                 bytes_to_backend=attempt.bytes_sent if attempt is not None else 0,
                 bytes_from_backend=attempt.bytes_received if attempt is not None else 0,
                 units=opening.units,
-            )
+            ),
         )
 
     def blame(self, error: UpstreamError) -> None:
@@ -167,24 +187,25 @@ class Course:
     def _decide(self) -> tuple[Decision, PriceSlice]:
         desk = self._desk
         now = desk.now()
-        wall_s = self._template.opened_at_us / 1e6 + (now - self._started_at)
+        wall_s = self.opening.opened_at_us / 1e6 + (now - self._started_at)
         return self._live.decide(self._tables, self._demand, now, wall_s, frozenset(self._tried))
 
     def _take(self, decision: Decision, prices: PriceSlice) -> None:
         """The lease, in the tick of the decision, and the opening that says where the request goes."""
         live, now = self._live, self._desk.now()
+        # Not the decision: its candidates would stay as long as the stream.
+        self.rule, self.known_s = decision.rule, decision.best.known_s if decision.best is not None else 0.0
         fair = self._desk.limits.fair_share
-        self.decision = decision
         self.lease = decision.lease(live.states, now, live.links, tenant=self._demand.tenant if fair else "")
         self._attempt_at = now
         route = decision.route
         assert route is not None
         backend = route.backend
-        self._tried.append(backend.name)
+        self._tried += (backend.name,)
         self.upstream: Upstream = live.backends[backend.name]
         ratio = live.states[backend.name].tokens_per_event
         destination = self._destination.country
-        self.opening = self._template._replace(
+        self.opening = self.opening._replace(
             upstream_model=backend.models[self._demand.model],
             origin_backend=backend.name,
             origin_region=backend.region,
@@ -196,13 +217,13 @@ class Course:
             route_version=decision.route_version,
             units=prices.units(backend.name, route.link.name),
             tariff=prices.charge(self._tenant.name),
-            failed=tuple(self.failed),
+            failed=self.failed,
         )
         self._remember(decision)
 
     def _remember(self, decision: Decision) -> None:
         """For the page: the last decisions. For the log: the sampled ones, whole."""
-        self._live.decisions.appendleft((self._template.opened_at_us / 1e6, self._demand, decision))
+        self._live.decisions.appendleft((self.opening.opened_at_us / 1e6, self._demand, decision))
         best = decision.best
         if decision.candidates and best is not None:
             demand = self._demand

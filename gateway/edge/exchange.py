@@ -53,8 +53,7 @@ JSON = "application/json"
 class Exchange(Patience):
     """One request of one client."""
 
-    _on_over: Callable[["Exchange"], None]
-    _task: asyncio.Task[None] | None = None  # connects, or pauses before another route
+    __slots__ = ("_on_over", "_task")
 
     # ---- steps 1 to 5
 
@@ -81,6 +80,7 @@ class Exchange(Patience):
             self.permit.settle(0, self.admitted_at)
             raise
         self._on_over = on_over
+        self._task: asyncio.Task[None] | None = None  # connects, or pauses before another route
         client, slot = self.connection, self.course.slot
         self.delivery = Lane(client, slot, desk.port) if self.facts.stream else Delivery(client, slot)
         self.connection.exchange = self
@@ -185,6 +185,7 @@ class Exchange(Patience):
             self._mark_first()
             if not self.delivery.committed:
                 self.delivery.commit(200, self._fields(EVENT_STREAM if self.facts.stream else JSON))
+            self.let_go()
             attempt.release()
             if attempt.over:
                 self._conclude(attempt)

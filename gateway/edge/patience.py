@@ -10,12 +10,15 @@ import asyncio
 from abc import abstractmethod
 
 from gateway.config import Limits
+from gateway.edge.caller import Caller
 from gateway.edge.case import Case
-from gateway.edge.connection import Field
+from gateway.edge.connection import ClientConnection, Field
 from gateway.edge.course import DURABLE_S_MAX
+from gateway.edge.desk import Desk
 from gateway.edge.relay import Attempt
 from gateway.errors import FirstContentTimeout, StreamDeadline, UpstreamStall
 from gateway.ledger.log import LedgerUnavailable
+from gateway.wire.http1 import RequestHead
 
 # Silence before a streamed answer is committed with 200, and between heartbeats from then on.
 COMMIT_AFTER_S = 10.0
@@ -33,13 +36,24 @@ EVENT_STREAM = "text/event-stream"
 class Patience(Case):
     """A case with deadlines. Times are of the loop's clock."""
 
-    deadline = DUE_NOW
-    over = False
-    commit: asyncio.Future[None] | None = None  # what an answer that is ready waits for
-    commit_due = float("inf")
-    _paused_at: float | None = None
-    _unsent_bytes = 0
-    _spoke_at = 0.0  # when a heartbeat last left
+    __slots__ = ("_paused_at", "_spoke_at", "_unsent_bytes", "commit", "commit_due", "deadline", "over")
+
+    def __init__(
+        self,
+        desk: Desk,
+        connection: ClientConnection,
+        head: RequestHead,
+        body: bytes,
+        caller: Caller,
+    ) -> None:
+        super().__init__(desk, connection, head, body, caller)
+        self.deadline = DUE_NOW
+        self.over = False
+        self.commit: asyncio.Future[None] | None = None  # what an answer that is ready waits for
+        self.commit_due = float("inf")
+        self._paused_at: float | None = None
+        self._unsent_bytes = 0
+        self._spoke_at = 0.0  # when a heartbeat last left
 
     @abstractmethod
     def client_gone(self) -> None:
@@ -144,12 +158,12 @@ class Patience(Case):
             return attempt.started_at + first_content_s
         if attempt.head is not None:
             return attempt.heard_at + self._limit("gap_s")
-        rule = self.course.decision.rule
+        rule = self.course.rule
         set_by_rule = rule is not None and rule.first_content_s is not None
         unset = not set_by_rule and first_content_s == DEFAULTS.first_content_s
         return attempt.started_at + (self._limit("stream_s") if unset else first_content_s)
 
     def _limit(self, name: str) -> float:
         """A deadline of the rule, else of the gateway."""
-        own: float | None = getattr(self.course.decision.rule, name)
+        own: float | None = getattr(self.course.rule, name)
         return own if own is not None else float(getattr(self.desk.limits, name))

@@ -46,6 +46,25 @@ class Owner(Protocol):
 class Attempt(ABC):
     """One try at one backend. Subclasses say what is content and what is whole."""
 
+    __slots__ = (
+        "_error_body",
+        "bytes_received",
+        "bytes_sent",
+        "connection",
+        "error",
+        "first_at",
+        "head",
+        "last_at",
+        "now",
+        "over",
+        "owner",
+        "ready",
+        "released",
+        "slot",
+        "started_at",
+        "touched_at",
+    )
+
     def __init__(self, owner: Owner, connection: UpstreamConnection, slot: Slot, now: Callable[[], float]) -> None:
         self.owner = owner
         self.connection = connection
@@ -170,6 +189,14 @@ class Attempt(ABC):
 class StreamAttempt(Attempt):
     """An attempt at a streamed answer."""
 
+    __slots__ = (
+        "_delivery",
+        "_held",
+        "_held_bytes",
+        "_input_told",
+        "tap",
+    )
+
     def __init__(
         self,
         owner: Owner,
@@ -197,6 +224,7 @@ class StreamAttempt(Attempt):
 
     def release(self) -> None:
         self.released = True
+        self.head = None  # not asked again, and a stream is long
         held, self._held = self._held, []
         if held:
             self._delivery.events(held)
@@ -309,6 +337,13 @@ class StreamAttempt(Attempt):
 
 class AnswerAttempt(Attempt):
     """An attempt at a non-streaming answer: held whole while it is small enough to be tried elsewhere."""
+
+    __slots__ = (
+        "_delivery",
+        "_pieces",
+        "answer_bytes",
+        "complete",
+    )
 
     def __init__(
         self, owner: Owner, connection: UpstreamConnection, slot: Slot, now: Callable[[], float], delivery: Delivery

@@ -68,13 +68,13 @@ def _ending(case: Case, counts: Counts, now: float) -> Ending:
         billed_output_tokens=counts.billed,
         count_source=counts.source,
         count_flags=counts.flags,
-        bytes_from_client=len(case.body),
+        bytes_from_client=case.body_bytes,
         bytes_to_client=case.delivery.payload_bytes,
         bytes_to_backend=attempt.bytes_sent if attempt is not None else 0,
         bytes_from_backend=attempt.bytes_received if attempt is not None else 0,
         ttft_ms=_ms(case.ttft_s),
         duration_ms=_ms(now - case.admitted_at),
-        failed=tuple(case.course.failed),
+        failed=case.course.failed,
         serving=attempt is not None,
         cause=case.failure,
         attempt_ttft_ms=_ms(attempt.first_at - attempt.started_at) if attempt and attempt.first_at else None,
@@ -163,8 +163,7 @@ def _input(told: UsageClaims) -> InputClaim:
 def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
     """A whole answer teaches: latency, pace, length, sizes. Nothing is learned from what was cut short."""
     live, state, facts, usage = case.desk.live, case.course.state, case.facts, counts.usage
-    best = case.course.decision.best
-    known_s = best.known_s if best is not None else 0.0
+    known_s = case.course.known_s
     # Link and queue are known apart; what is left held a slot.
     state.succeeded(now, now - attempt.started_at - known_s)
     if attempt.first_at is not None and facts.stream:

@@ -64,6 +64,7 @@ class Pool:
         self._heads = response_heads(head_bytes_max)
         self._tls = origin.tls()
         self._idle: deque[UpstreamConnection] = deque()
+        self._on_idle = self._keep  # one for all connections
         self._addresses: list[tuple[str, int]] = []
         self._resolved_at = float("-inf")
         self._resolving: asyncio.Task[None] | None = None
@@ -99,7 +100,7 @@ class Pool:
         for host, port in await self._resolve():
             try:
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamConnection(self._heads, self._keep),
+                    lambda: UpstreamConnection(self._heads, self._on_idle),
                     host,
                     port,
                     ssl=self._tls,

@@ -66,7 +66,7 @@ def shows_reasoning(choice: dict[str, Any]) -> bool:
 class Shape:
     """What stays the same around the text of a stream's content events."""
 
-    __slots__ = ("forward", "head", "index", "joint", "middle", "plain", "prefix", "reasoning", "suffix", "tail")
+    __slots__ = ("forward", "head", "index", "middle", "plain", "prefix", "reasoning", "suffix", "tail")
 
     def __init__(
         self,
@@ -82,12 +82,16 @@ class Shape:
         self.suffix = suffix
         self.head = len(prefix)
         self.tail = len(suffix)
-        self.joint = suffix + prefix  # between the texts of two events in a row
         self.middle = middle  # between the text and the running usage; None where there is none
         self.forward = forward  # what goes around the text when usage is cut out; None: forward as it came
         self.index = index
         self.reasoning = reasoning
         self.plain = middle is None and forward is None and not reasoning  # forwarded as it came, counted once
+
+    @property
+    def joint(self) -> bytes:
+        """Between the texts of two events in a row. Put together when asked for: most streams never need it."""
+        return self.suffix + self.prefix
 
     def running(self, event: bytes) -> tuple[int, dict[str, Any]] | None:
         """Where the text ends, and the running usage, of an event that has this shape's first and last bytes."""

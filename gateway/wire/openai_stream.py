@@ -10,6 +10,7 @@ that carry more than a bare finish_reason: the events that tokens stand behind.
 """
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -99,7 +100,7 @@ class StreamTap:
         self._attempts = 0  # in a row whose shapes were never hit
         self._missed = 0
         self._pause = 1
-        self._by_choice: dict[int, int] = {}
+        self._by_choice: dict[int, int] | None = None if choices == 1 else {}
         self._per_choice = False
         self._final: dict[str, Any] | None = None
 
@@ -254,7 +255,7 @@ class StreamTap:
             self._end()
             return None
         if not self.model and isinstance(chunk.get("model"), str):
-            self.model = chunk["model"]
+            self.model = sys.intern(chunk["model"])  # the same for thousands of streams
         return self._read_chunk(event, chunk, choices)
 
     def _read_without_data(self, event: bytes) -> bytes | None:
@@ -325,16 +326,17 @@ class StreamTap:
 
         A sum grows with every content event, whichever choice it belongs to; a count that did not is a choice's own.
         """
-        if self._choices == 1:
+        counts = self._by_choice
+        if counts is None:
             if self.running_tokens is not None and tokens < self.running_tokens:
                 self._flag("usage_decreasing")
             return tokens
-        others = max((count for each, count in self._by_choice.items() if each != index), default=-1)
+        others = max((count for each, count in counts.items() if each != index), default=-1)
         if carries and tokens <= others:
             self._per_choice = True
         if 0 <= index < self._choices:
-            self._by_choice[index] = tokens
-        return sum(self._by_choice.values()) if self._per_choice else max(tokens, others)
+            counts[index] = tokens
+        return sum(counts.values()) if self._per_choice else max(tokens, others)
 
     def _flag(self, flag: str) -> None:
         if flag not in self.usage_flags:

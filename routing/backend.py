@@ -78,8 +78,8 @@ class BackendState:
         self.cell = 0
         self.health = Health(limits)
         self.holdings = Holdings(backend.slots)  # who has its requests in flight
-        self.ttft = TtftEstimate(backend.prefill_tokens_per_s)
-        self.itl = ItlEstimate(backend.itl_s)
+        self.ttft = TtftEstimate(backend.prefill_tokens_per_s, limits.probe_s)
+        self.itl = ItlEstimate(backend.itl_s, limits.probe_s)
         self.service = Mean(0.0)  # seconds a slot was held by a whole answer; nothing before the first
         self.tokens_per_event = RatioEstimate(backend.tokens_per_event_max)
         self.bytes_out = BytesPerToken()  # by (dialect, streamed)
@@ -110,6 +110,18 @@ class BackendState:
     def answered(self, ttft_s: float, fresh_tokens: float, now: float, known_s: float = 0.0) -> None:
         """The first content event came."""
         self.ttft.observe(ttft_s, fresh_tokens, now, known_s)
+
+    def overdue(self, waited_s: float, fresh_tokens: float, now: float, known_s: float = 0.0) -> None:
+        """The first content has not come yet."""
+        self.ttft.overdue(waited_s, fresh_tokens, now, known_s)
+
+    def streamed(self, stream_s: float, output_tokens: int, sent_at: float, now: float) -> None:
+        """A whole stream of that many tokens, so long from its first content event to its last."""
+        self.itl.observe_stream(stream_s, output_tokens, sent_at, now)
+
+    def served(self, sent_at: float, now: float) -> None:
+        """A plain answer came, all at once."""
+        self.ttft.served(sent_at, now)
 
     def succeeded(self, now: float, service_s: float) -> None:
         """A whole answer came, `service_s` after its slot was taken (sending, our estimate of the queue left out)."""
@@ -150,6 +162,7 @@ class Lease:
             state.power_w += power_w
             state.loads[state.cell + 1] = state.power_w
         state.health.tried(now)
+        state.ttft.standing.taken(now)
         if link is not None:
             link.take(mbps)
 

@@ -71,6 +71,7 @@ class View:
         "deny",
         "input_tokens",
         "links",
+        "noticed",
         "now",
         "plain",
         "prices",
@@ -79,6 +80,7 @@ class View:
         "slot_prices",
         "states",
         "table",
+        "trials",
         "tried",
         "value_per_second",
     )
@@ -108,6 +110,8 @@ class View:
         self.at = at
         self.rng = rng
         self.tried = tried
+        self.noticed = 0.0  # how far behind the best a route is still seen, if not as usual
+        self.trials: tuple[str, ...] = ()  # routes that were looked at as if they were well
         self.links = links
         self.slot_prices = slot_prices or None
         self.bytes_key = (demand.dialect, demand.stream)

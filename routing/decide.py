@@ -4,7 +4,8 @@ Hard constraints first (`constraint`), then the least money by `pricing.quote`: 
 and the time the customer waits. The rule's objective says what time is worth and by which figure routes are ordered
 (`policy`). Synchronous and pure: it reads the states and changes nothing; the caller takes the lease in the same
 tick. Equal arguments give equal decisions: ties go to the smaller share of slots in use, then to the name, and chance
-enters in two places only, the slow start of a site that came back and the minute after a price change.
+enters in three places only: the slow start of a site that came back, the trial of one that was slow, and the minute
+after a price change.
 
     TTFT  = link RTT + overhead + prompt over prefill rate + wait
     wait  = place in the queue beyond the slots x service time / slots
@@ -15,6 +16,10 @@ A price change moves a full share in no less than a minute: within it the newcom
 requests in flight, is taken with a probability that grows from 0 to 1, and otherwise the route that would have won at
 the prices before. Everything else (failure, ejection, residency, caps) moves traffic at once, because it is no matter
 of price.
+
+A site that was slow is not measured again while its estimates keep requests away. When nobody has measured it for a
+while, one request in twenty looks at it as if it were well (`estimate.Standing`), and if it would win then, it is
+tried, one request at a time. What is decided by price is so at any speed, and stays so.
 
 All of this is one loop, `_least_two`, and every question is put to it: which route now, which at the prices before,
 what each would cost. It runs for every candidate of every request, and in Python a call or an object costs as much as
@@ -28,7 +33,7 @@ from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from random import Random
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from pricing.book import PriceSlice
 from pricing.quote import Quote, Rates, quote, total
@@ -47,6 +52,7 @@ from routing.demand import Demand
 from routing.estimate import BYTES_PER_OUTPUT_TOKEN
 from routing.health import EJECTED
 from routing.link import LinkState
+from routing.near import Entry, noticed_figure, spread
 from routing.policy import CHEAPEST_ENERGY, ITL_TARGET_S, rank
 from routing.table import Lane, Route, RouteTable, Rule
 
@@ -57,6 +63,10 @@ RAMP_INFLIGHT: Final = 8  # up to here the cheapest wins directly: too little to
 LAST_SITE: Final = "last_site"
 SLOW_START: Final = "slow_start"
 RAMP: Final = "ramp"
+TRIAL: Final = "trial"
+NEAR: Final = "near"  # as quick as the least, as far as anybody notices, and cheaper or less loaded
+
+TRIAL_CHANCE: Final = 0.05  # bounds the share of a slow site where requests are rare
 
 NO_LINKS: Final[Mapping[str, LinkState]] = MappingProxyType({})
 NO_SLOT_PRICES: Final[Mapping[str, float]] = MappingProxyType({})
@@ -95,18 +105,13 @@ class Candidate(NamedTuple):
         )
 
 
-# A candidate in the making, ordered as one: its first five fields; then rates, bytes down, price of a slot, delay,
-# TTFT, and what of it is known.
-Entry: TypeAlias = tuple[float, float, float, str, Route, Rates, float, float, float, float, float]
-
-
 class Decision(NamedTuple):
     route: Route | None  # None: refused
     refusal: str  # "", unknown_model, no_rule or what `constraint` names
     rule: Rule | None
     best: Candidate | None  # the chosen one with its quote and predictions
     runner_up: Candidate | None  # what would have been taken without it
-    special: str  # "", last_site, slow_start or ramp
+    special: str  # "", last_site, slow_start, ramp, trial or near
     output_tokens: float  # expected
     mbps: float  # expected on the link
     power_w: float  # expected at the site, 0 where no cap asks
@@ -181,7 +186,8 @@ def explain(
     out: dict[str, str] = {}
     seen: list[Entry] = []
     decision = _choose(view, out)
-    _least_two(view, view.rule.lanes(prices), None, seen)
+    view.noticed = inf  # no route is too far behind to be seen
+    _least_two(view, view.rule.lanes(prices), near=seen)
     candidates = [_candidate(view, entry, out.get(entry[3], "")) for entry in seen]
     return decision._replace(candidates=tuple(sorted(candidates)))
 
@@ -189,7 +195,8 @@ def explain(
 def _choose(view: View, out: dict[str, str]) -> Decision:
     """`out` learns which routes are out, and why."""
     pool: Iterable[Lane] = view.rule.lanes(view.prices)
-    best, runner_up = _least_two(view, pool, out)
+    near: list[Entry] = []
+    best, runner_up = _least_two(view, pool, out, near)
     special = ""
     if best is None:
         pool = [lane for lane in pool if out[lane[0].name] == SLOW_START]
@@ -201,19 +208,26 @@ def _choose(view: View, out: dict[str, str]) -> Decision:
     if best is None:
         refusal = max(REFUSALS[reason] for reason in out.values())[1]
         return _refuse(refusal, view.table, view.prices, view.demand, view.rule)
+    if len(near) > 1 and not special:
+        chosen = spread(view, best, near)
+        if chosen is not best:
+            runner_up = best
+            best, special = chosen, NEAR
     if runner_up is not None and 0.0 <= view.at - view.prices.since < RAMP_S:
-        kept = _kept(view, best, pool if special else [lane for lane in pool if lane[0].name not in out])
+        kept = _kept(view, best, pool if special == SLOW_START else [lane for lane in pool if lane[0].name not in out])
         if kept is not None:
             best, runner_up, special = kept, best, RAMP
+    if special in ("", NEAR) and best[3] in view.trials:
+        special = TRIAL
     return _accept(view, best, runner_up, special)
 
 
 def _least_two(
-    view: View, lanes: Iterable[Lane], out: dict[str, str] | None = None, seen: list[Entry] | None = None
+    view: View, lanes: Iterable[Lane], out: dict[str, str] | None = None, near: list[Entry] | None = None
 ) -> tuple[Entry | None, Entry | None]:
-    """The best of some routes and the next best.
+    """The best of some routes and the next best. `near` takes those that are not far behind.
 
-    Constraints and the slow start are asked where there is an `out` to note what they rule out; `seen` takes the rest.
+    Constraints, the slow start and trials are asked where there is an `out` to note what they rule out.
     """
     states, links, slot_prices, now, plain = view.states, view.links, view.slot_prices, view.now, view.plain
     demand, input_tokens, value_per_s = view.demand, view.input_tokens, view.value_per_second
@@ -221,9 +235,9 @@ def _least_two(
     bytes_key, bytes_per_token = view.bytes_key, view.bytes_per_token
     kind, money_decides_within_s = view.rule.objective.kind, view.rule.money_decides_within_s
     bill_decides = kind == CHEAPEST_ENERGY.kind
-    slot_price = service_s = 0.0
+    slot_price = service_s = noticed = 0.0
     best = runner_up = None
-    bar = inf  # beyond it a route is neither
+    bar = inf  # beyond it a route is neither, nor near them
     for route, flat, rates in lanes:
         backend = route.backend
         state = states[backend.name]
@@ -239,11 +253,13 @@ def _least_two(
             if reason:
                 out[route.name] = reason
                 continue
-        slots, itl_s, ttft = backend.slots, state.itl.value, state.ttft
+        slots, itl_s, ttft, standing = backend.slots, state.itl.value, state.ttft, state.ttft.standing
         known_s = rtt_s = route.link.rtt_s if link is None else link.rtt.value
         if load >= slots:
             known_s += (load + 1 - slots) / slots * (state.service.value or view.service_s(backend, state))
         overhead_s = ttft.overhead_s(now) if ttft.excess_s else ttft.mean_s
+        if now >= standing.trial_at and out is not None and _tried(view, route):
+            overhead_s, itl_s = min(overhead_s, standing.well), min(itl_s, state.itl.standing.well or itl_s)
         ttft_s = known_s + (input_tokens / ttft.prefill_tokens_per_s + overhead_s)
         delay_s = ttft_s + output_tokens * (itl_s - ITL_TARGET_S) if itl_s > ITL_TARGET_S else ttft_s
         bytes_down = output_tokens * state.bytes_out.ratios.get(bytes_key, bytes_per_token)
@@ -254,7 +270,8 @@ def _least_two(
             flat, input_tokens, 0.0, output_tokens, bytes_up, bytes_down, service_s, slot_price, delay_s, value_per_s
         )
         if ttft_s <= money_decides_within_s:
-            first, second = money, 0.0
+            # Between equal prices one that has become slow loses.
+            first, second = money, overhead_s if overhead_s > standing.slow < ttft.mean_s else 0.0
         else:
             bill = total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) if bill_decides else 0.0
             first, second = rank(kind, money, bill, ttft_s, rtt_s, state.leases, load / slots)
@@ -262,14 +279,25 @@ def _least_two(
             continue
         entry = first, second, load / slots, route.name, route, rates, bytes_down, slot_price, delay_s, ttft_s, known_s
         if best is None or entry < best:
-            best, runner_up = entry, best
+            runner_up = best
+            best = entry
         elif runner_up is None or entry < runner_up:
             runner_up = entry
-        if seen is not None:
-            seen.append(entry)
-        elif runner_up is not None:
-            bar = runner_up[0]
+        if near is not None:
+            near.append(entry)
+            if best is entry:
+                noticed = noticed_figure(view, entry)
+        if runner_up is not None:
+            bar = max(runner_up[0], best[0] + noticed)
     return best, runner_up
+
+
+def _tried(view: View, route: Route) -> bool:
+    """Whether a site that nobody has measured for a while is looked at as if it were well, this time."""
+    if view.rng.random() >= TRIAL_CHANCE:
+        return False
+    view.trials = (*view.trials, route.name)
+    return True
 
 
 def _not_drawn(view: View, state: BackendState) -> str:

@@ -2,16 +2,21 @@
 
 Time to first token. A request costs a backend its uncached prompt tokens over the prefill rate, plus an overhead that
 has nothing to do with its size: queues we cannot see, scheduling, a slow disk. Only the overhead is learned, so a
-long prompt does not make a backend look slow. The estimate is a peak-EWMA: it jumps up to a worse observation at
-once, and the excess over the running mean halves every ten seconds by itself and shrinks with every better
-observation. A failure adds a penalty to the excess, so a backend that fails fast never looks fast (rate is not
+long prompt does not make a backend look slow. The estimate is a peak-EWMA: it jumps up at once to an observation that
+is slow for this backend, and the excess over the running mean halves every ten seconds by itself and shrinks with every
+better observation. A failure adds a penalty to the excess, so a backend that fails fast never looks fast (rate is not
 latency), and one failure in a thousand is forgotten as fast as a thousand successes come.
+
+A figure that keeps requests away is never measured again by itself, so a site that was slow once would stay out for
+ever. Hence a `Standing` beside each figure of time: what it is while the site is well, and since when nobody has
+measured it. A site not measured for a while may be given one request at its standing (`decide` draws it); two good
+ones in a row, and what was learned while it was slow is forgotten.
 
 Lengths and ratios are means with forgetting, per key. Every table is bounded: the key that was written least recently
 goes.
 """
 
-from math import exp2
+from math import exp2, inf
 from typing import Generic, TypeVar
 
 ITL_TOKENS_MIN = 8  # a shorter stream measures the network's jitter
@@ -21,6 +26,14 @@ LENGTH_GAIN = 1 / 128  # lengths differ by their own size from request to reques
 PENALTY_S = 5.0  # more than a slow answer that succeeds
 PENALTIES_MAX = 12  # as many reach the most
 PENALTY_S_MAX = 60.0  # the default deadline of the first content: nothing that serves is slower
+
+TRIAL_S = 5.0  # unmeasured for so long, a site may be tried; as often as one that is out is probed
+TRIALS_GOOD = 2  # as many as probes that end an ejection
+WELL_FOLLOWS_S = 600.0  # a site that stays slower is as well as it gets: rather hours of trials than none
+WELL_STEP_S = 1.0  # the most that one measurement counts for in that time
+ABOUT_WELL = 1.25
+SLOW_FACTOR = 2.0  # beyond so many times its standing, and a hundredth of a second, a site is slow
+SLOW_S = 0.01
 
 BYTES_PER_OUTPUT_TOKEN = 350.0  # an OpenAI-style event with all headers, one token each
 BYTES_PER_WHOLE_TOKEN = 6.0  # of an answer that is not streamed: its text, escaped
@@ -88,13 +101,86 @@ class Mean:
             self.value += (mean - self.value) * max(1 / self.count, self._gain)
 
 
+class Standing:
+    """What a figure of time is while its site is well, and when it may be believed to be so again.
+
+    Better measurements are followed at once, worse ones so slowly that a slow hour is not forgotten as normal.
+    """
+
+    __slots__ = ("_good", "_good_sum", "_measured_at", "_stale_at", "_trial_s", "slow", "trial_at", "well")
+
+    def __init__(self, trial_s: float) -> None:
+        self._trial_s = trial_s
+        self._measured_at = -inf
+        self._stale_at = inf  # sent from here on, a request is a trial
+        self._good = 0
+        self._good_sum = 0.0
+        self.well = 0.0
+        self.slow = inf  # beyond it the site is slow
+        self.trial_at = inf  # from here on the next request may be a trial
+
+    def observe(self, value: float, level: float, sent_at: float, now: float) -> float | None:
+        """A measurement of a request sent then, where `level` was expected. What it is from now on, if the site has
+        come back."""
+        trial = sent_at >= self._stale_at
+        if self.slow == inf:
+            self._set_well(value)
+        elif value < self.well:
+            self._set_well(self.well + (value - self.well) * GAIN)
+        elif not trial:  # trials are too few to say what is normal
+            share = min(max(now - self._measured_at, 0.0), WELL_STEP_S) / WELL_FOLLOWS_S
+            self._set_well(self.well + (value - self.well) * share)
+        if trial:
+            return self._tried(value, level, sent_at, now)
+        self.doubt(sent_at, now)
+        return None
+
+    def is_trial(self, sent_at: float) -> bool:
+        """Whether nobody had measured the site for a while when this request was sent."""
+        return sent_at >= self._stale_at
+
+    def doubt(self, sent_at: float, now: float) -> None:
+        """What is known is of a request sent then: no trial for a while."""
+        self._measured_at = now
+        self._good = 0
+        self._good_sum = 0.0
+        stale_at = sent_at + self._trial_s
+        if self._stale_at == inf or stale_at > self._stale_at:
+            self._stale_at = self.trial_at = stale_at
+
+    def taken(self, now: float) -> None:
+        """A request was sent: one trial at a time."""
+        if now >= self.trial_at:
+            self.trial_at = now + self._trial_s
+
+    def _tried(self, value: float, level: float, sent_at: float, now: float) -> float | None:
+        """A trial is good if it is nearer to the standing than to what keeps the site out; nothing keeps one out that
+        is about as well as ever."""
+        if value > (self.well + level) / 2 or level < self.well * ABOUT_WELL:
+            self.doubt(sent_at, now)
+            return None
+        self._good += 1
+        self._good_sum += value
+        if self._good < TRIALS_GOOD:
+            self.trial_at = now  # the next one may follow at once
+            return None
+        returned = self._good_sum / self._good
+        self.doubt(sent_at, now)
+        return returned
+
+    def _set_well(self, value: float) -> None:
+        self.well = value
+        self.slow = value * SLOW_FACTOR + SLOW_S
+
+
 class TtftEstimate:
     """Seconds from sending a request to its first content event, network and our own queueing left out."""
 
-    __slots__ = ("_excess_at", "excess_s", "mean_s", "overhead", "penalties", "prefill_tokens_per_s")
+    __slots__ = ("_excess_at", "excess_s", "mean_s", "overhead", "penalties", "prefill_tokens_per_s", "standing")
 
-    def __init__(self, prefill_tokens_per_s: float) -> None:
+    def __init__(self, prefill_tokens_per_s: float, trial_s: float = TRIAL_S) -> None:
         self.prefill_tokens_per_s = prefill_tokens_per_s
+        self.standing = Standing(trial_s)
         self.overhead = Mean(0.0)
         self.mean_s = 0.0  # of the overhead, and all of it where there is no excess
         self.penalties = 0  # by this worker, ever
@@ -114,21 +200,46 @@ class TtftEstimate:
         """`known_s`: what of it the decision had already put down to the link and to the queue beyond the slots."""
         sample_s = max(ttft_s - known_s - fresh_tokens / self.prefill_tokens_per_s, 0.0)
         level_s = self.overhead_s(now)
-        level_s = sample_s if sample_s > level_s else level_s + (sample_s - level_s) * GAIN
+        level_s = self._level(sample_s, level_s, now - ttft_s, now)
         self.overhead.observe(sample_s)
         self.mean_s = self.overhead.value
         self._set_excess(level_s - self.mean_s, now)
 
     def absorb(self, count: int, overhead_s: float, penalties: int, now: float) -> None:
-        """What another worker observed: so many samples, at their mean, and failures."""
+        """What another worker observed just now: so many samples, at their mean, and failures."""
         level_s = self.overhead_s(now)
         for _ in range(min(count, ABSORBED_MAX)):
-            level_s = overhead_s if overhead_s > level_s else level_s + (overhead_s - level_s) * GAIN
+            level_s = self._level(overhead_s, level_s, now, now)
         self.overhead.absorb(count, overhead_s)
         self.mean_s = self.overhead.value
         self._set_excess(level_s - self.mean_s, now)
         for _ in range(min(penalties, PENALTIES_MAX)):
             self._penalise(now)
+
+    def _level(self, sample_s: float, level_s: float, sent_at: float, now: float) -> float:
+        """The estimate after a sample; a site that has come back also gets a new mean."""
+        returned_s = self.standing.observe(sample_s, level_s, sent_at, now)
+        if returned_s is not None:
+            self.overhead.value = level_s = returned_s
+        if sample_s < level_s:
+            return level_s + (sample_s - level_s) * GAIN
+        # Below what is slow a worse observation is noise, and its part in the mean is enough.
+        return sample_s if sample_s > self.standing.slow else level_s
+
+    def overdue(self, waited_s: float, fresh_tokens: float, now: float, known_s: float = 0.0) -> None:
+        """A request has waited for so long without an answer: no observation, but it will be no less."""
+        sample_s = waited_s - known_s - fresh_tokens / self.prefill_tokens_per_s
+        if sample_s > self.overhead_s(now):
+            self._set_excess(sample_s - self.mean_s, now)
+            self.standing.doubt(now - waited_s, now)
+
+    def served(self, sent_at: float, now: float) -> None:
+        """A plain answer came. It does not tell when it began, but that a site tried after failures does not fail."""
+        standing = self.standing
+        if standing.is_trial(sent_at):
+            level_s = self.overhead_s(now)
+            if standing.observe(min(standing.well, level_s), level_s, sent_at, now) is not None:
+                self._set_excess(0.0, now)
 
     def penalise(self, now: float) -> None:
         """An attempt failed. The time it took is no observation: failing is quick."""
@@ -137,6 +248,7 @@ class TtftEstimate:
 
     def _penalise(self, now: float) -> None:
         self._set_excess(min(self.overhead_s(now) - self.mean_s + PENALTY_S, PENALTY_S_MAX), now)
+        self.standing.doubt(now, now)
 
     def _set_excess(self, excess_s: float, now: float) -> None:
         self.excess_s = excess_s if excess_s > 1e-6 else 0.0  # below a microsecond it only costs a power per reading
@@ -146,12 +258,21 @@ class TtftEstimate:
 class ItlEstimate(Mean):
     """Seconds between two output tokens of one stream; `value` is the prediction."""
 
-    __slots__ = ()
+    __slots__ = ("standing",)
 
-    def observe_stream(self, stream_s: float, output_tokens: int) -> None:
-        """`stream_s` from the first content event to the last, of an answer of that many tokens."""
-        if output_tokens >= ITL_TOKENS_MIN:
-            self.observe(stream_s / (output_tokens - 1))
+    def __init__(self, prior: float, trial_s: float = TRIAL_S) -> None:
+        super().__init__(prior)
+        self.standing = Standing(trial_s)
+
+    def observe_stream(self, stream_s: float, output_tokens: int, sent_at: float, now: float) -> None:
+        """`stream_s` from the first content event to the last, of an answer of that many tokens, asked for then."""
+        if output_tokens < ITL_TOKENS_MIN:
+            return
+        itl_s = stream_s / (output_tokens - 1)
+        returned_s = self.standing.observe(itl_s, self.value, sent_at, now)
+        if returned_s is not None:
+            self.value = returned_s
+        self.observe(itl_s)
 
 
 class RatioEstimate:

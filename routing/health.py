@@ -9,6 +9,10 @@ seconds failed, or at once when it refuses our credentials. There are two ways b
   half-open: one request at a time may try it; a success starts the slow start, a failure ejects again with the next
   n.
 
+A site that fails less than that, but more than retries can hide, is *doubted*: its share of the traffic drops to
+nothing at every failure and grows back within fifteen seconds, slowly first, so that a few requests find out whether
+it still fails.
+
 No setting says which: a probe verdict keeps the site out for another 30 s, so where probes come (every 5 s) they
 alone decide, and where they stop coming the clock takes over. An ejection is a verdict about the site; saturation
 (429 or 503 with Retry-After) is not: the site cools off for as long as it asked, without blame. A client that leaves
@@ -49,6 +53,9 @@ class HealthLimits:
     probes_good: int = 2
     slow_start_s: float = 10.0
     slow_start_weight: float = 0.1  # what the slow start begins with
+    doubt_share: float = 0.2  # of the outcomes of the window, exceeded: what the budget of retries can make good
+    doubt_failures_min: int = 3  # fewer are an accident
+    doubt_s: float = 15.0
     cool_s: float = 1.0  # when a busy site does not say for how long
 
 
@@ -82,6 +89,7 @@ class Health:
         "clear_after",
         "cool_until",
         "decided_at",
+        "doubted_at",
         "ejected_at",
         "ejections",
         "returned_at",
@@ -100,6 +108,7 @@ class Health:
         self.cause = ""  # of the last ejection
         self.cool_until = NEVER
         self.returned_at = NEVER
+        self.doubted_at = NEVER
         self.clear_after = NEVER  # infinity while ejected
         self.decided_at = NEVER  # when anything of it last changed that others should know
 
@@ -126,7 +135,15 @@ class Health:
         return not self.barred(now)
 
     def weight(self, now: float) -> float:
-        """The share of its traffic the site may have: grows to 1 over the slow start after a return."""
+        """The share of its traffic the site may have: grows to 1 over the slow start after a return, and after a
+        doubt."""
+        limits = self._limits
+        doubted_s = now - self.doubted_at
+        if doubted_s < limits.doubt_s:
+            return min((max(doubted_s, 0.0) / limits.doubt_s) ** 3, self._slow_start(now))
+        return self._slow_start(now)
+
+    def _slow_start(self, now: float) -> float:
         limits = self._limits
         since_s = now - self.returned_at
         if since_s >= limits.slow_start_s:
@@ -193,13 +210,18 @@ class Health:
         self._total.add(now)
         self._failed.add(now)
         limits = self._limits
-        outcomes = self._total.count(now)
+        outcomes, failures = self._total.count(now), self._failed.count(now)
         if (
             cause == CREDENTIALS
             or self._in_a_row >= limits.eject_failures
-            or (outcomes >= limits.eject_outcomes_min and self._failed.count(now) > limits.eject_share * outcomes)
+            or (outcomes >= limits.eject_outcomes_min and failures > limits.eject_share * outcomes)
         ):
             self._eject(now, cause)
+        elif failures > limits.doubt_share * outcomes and (
+            failures >= limits.doubt_failures_min or now < self.doubted_at + limits.doubt_s
+        ):
+            self.doubted_at = now
+            self._foresee()
 
     def saturated(self, now: float, retry_after_s: float | None = None) -> None:
         """The site says it is busy. It is believed, up to the longest ejection, and not blamed."""
@@ -246,10 +268,11 @@ class Health:
         self._good_probes = 0
         self._probed_at = NEVER
         self._tried_at = NEVER
+        self.doubted_at = NEVER  # what follows an ejection or a return is stricter
         self._total.clear()
         self._failed.clear()
         self._foresee()
 
     def _foresee(self) -> None:
         well_at = math.inf if self.ejected_at is not None else self.returned_at + self._limits.slow_start_s
-        self.clear_after = max(self.cool_until, well_at)
+        self.clear_after = max(self.cool_until, well_at, self.doubted_at + self._limits.doubt_s)

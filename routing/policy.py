@@ -22,6 +22,7 @@ from typing import Final
 ITL_TARGET_S: Final = 0.05
 
 OBJECTIVES: Final = ("cheapest", "balanced", "fastest", "value")
+FASTEST: Final = "fastest"
 BASELINES: Final = ("nearest", "round_robin", "least_outstanding", "cheapest_energy")
 
 

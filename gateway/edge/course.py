@@ -151,6 +151,20 @@ class Course:
             ),
         )
 
+    def answered(self, ttft_s: float) -> None:
+        """The first content is here: at once, because others are being sent there. How much of the prompt was cached is
+        told at the end, too late for that."""
+        self.state.answered(ttft_s, self._demand.input_tokens, self._desk.now(), self._known_s)
+
+    def overdue(self, waited_s: float) -> None:
+        """The first content is not here yet."""
+        self.state.overdue(waited_s, self._demand.input_tokens, self._desk.now(), self._known_s)
+
+    @property
+    def _known_s(self) -> float:
+        best = self.decision.best
+        return best.known_s if best is not None else 0.0
+
     def blame(self, error: UpstreamError) -> None:
         """Tell the backend's health what its failure means; some (a rejected request) say nothing about it."""
         now, state = self._desk.now(), self.state

@@ -182,7 +182,7 @@ class Exchange(Patience):
                 if attempt.complete:
                     self._answer_whole(attempt)
                     return
-            self._mark_first()
+            self._mark_first(attempt)
             if not self.delivery.committed:
                 self.delivery.commit(200, self._fields(EVENT_STREAM if self.facts.stream else JSON))
             self.let_go()
@@ -200,7 +200,7 @@ class Exchange(Patience):
         except UpstreamMalformed as error:
             self._failed(error)
             return
-        self._mark_first()
+        self._mark_first(attempt)
         self.counts = count_answer(self, attempt)
         attempt.released = True
         self.delivery.whole(200, self._fields(JSON), attempt.body(), self.counts.delivered)
@@ -224,10 +224,12 @@ class Exchange(Patience):
         except Exception:
             self._broken()
 
-    def _mark_first(self) -> None:
+    def _mark_first(self, attempt: Attempt) -> None:
         self.ttft_s = self.desk.now() - self.admitted_at
         self.status = 200
         self.course.slot.mark_first(round(self.ttft_s * 1e6), 200)
+        if attempt.first_at is not None and self.facts.stream:
+            self.course.answered(attempt.first_at - attempt.started_at)
 
     # ---- steps 8 and 9: the ways out
 

@@ -102,6 +102,9 @@ class Patience(Case):
         elif not attempt.ready:
             if now >= self._first_due(attempt):
                 attempt.give_up(FirstContentTimeout())
+            elif self.facts.stream and not attempt.is_error:
+                # A site that hangs would look well until its first request is given up.
+                self.course.overdue(now - attempt.started_at)
         elif now >= attempt.heard_at + self._limit("gap_s"):
             attempt.give_up(UpstreamStall())
 

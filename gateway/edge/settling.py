@@ -161,16 +161,15 @@ def _input(told: UsageClaims) -> InputClaim:
 
 
 def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
-    """A whole answer teaches: latency, pace, length, sizes. Nothing is learned from what was cut short."""
+    """A whole answer teaches: pace, length, sizes. Nothing is learned from what was cut short."""
     live, state, facts, usage = case.desk.live, case.course.state, case.facts, counts.usage
     known_s = case.course.known_s
     # Link and queue are known apart; what is left held a slot.
     state.succeeded(now, now - attempt.started_at - known_s)
-    if attempt.first_at is not None and facts.stream:
-        fresh = usage.input_tokens - usage.cached_input_tokens
-        state.answered(attempt.first_at - attempt.started_at, fresh, now, known_s)
-        if attempt.last_at is not None and usage.output_tokens > 1:
-            state.itl.observe_stream(attempt.last_at - attempt.first_at, usage.output_tokens)
+    if not facts.stream:
+        state.served(attempt.started_at, now)
+    elif attempt.first_at is not None and attempt.last_at is not None:
+        state.streamed(attempt.last_at - attempt.first_at, usage.output_tokens, attempt.started_at, now)
     if counts.source != "upstream":
         return
     if facts.stream:

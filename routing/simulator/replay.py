@@ -224,7 +224,8 @@ class _Replay:
         wait_s = (served.start_s - attempt.sent_s) / thin
         ttft_s = wait_s + link.rtt_s + fresh_tokens / backend.prefill_tokens_per_s
         state.answered(ttft_s, fresh_tokens, now, best.known_s)
-        state.itl.observe_stream((request.output_tokens - 1) * backend.itl_s, request.output_tokens)
+        stream_s = (request.output_tokens - 1) * backend.itl_s
+        state.streamed(stream_s, request.output_tokens, attempt.sent_s, now)
         state.succeeded(now, served.hold_s / thin)
         self._lengths.observe(request.tenant, MODEL, request.prompt_tokens, request.output_tokens)
 

@@ -286,3 +286,26 @@ def test_a_leased_trial_keeps_others_from_a_half_open_site() -> None:
     assert world.chosen(now=back) == "b"
     world.states["a"].succeeded(back + 1.0, 1.0)
     assert world.states["a"].health.available(back + 1.0)
+
+
+def test_more_failures_than_retries_can_hide_take_the_share_away_and_it_grows_back() -> None:
+    health = outcomes(8, 12, 0.1)
+    assert health.ejected_at is None
+    failed_at = 1.9
+    assert health.weight(failed_at) == 0.0
+    assert 0.0 < health.weight(failed_at + 5.0) < 0.1
+    assert health.weight(failed_at + 10.0) == pytest.approx((10 / 15) ** 3)
+    assert health.weight(failed_at + 15.1) == 1.0
+
+
+def test_a_few_failures_among_many_answers_are_no_reason_to_doubt() -> None:
+    assert outcomes(3, 17, 0.1).weight(1.9) == 1.0
+    assert outcomes(2, 3, 0.1).weight(0.4) == 1.0
+
+
+def test_while_a_site_is_doubted_one_failure_doubts_it_again() -> None:
+    health = outcomes(8, 12, 0.1)
+    health.failed(14.0)
+    assert health.weight(14.0) == 0.0
+    health.failed(40.0)
+    assert health.weight(40.0) == 1.0

@@ -37,6 +37,7 @@ class Limits:
 
     # The backend's answer.
     connect_s: float = _within(3.0, 0.01, 300.0)  # TLS included: three intercontinental round trips plus slack
+    spare_connections: int = _within(2, 0, 100)  # idle ones per backend in use: for the next request and one beside it
     first_content_s: float = _within(60.0, 0.01, DAY_S)  # a long prefill; a rule may set its own
     gap_s: float = _within(30.0, 0.01, DAY_S)  # a hundred times a slow token; a rule may set its own
     stream_s: float = _within(3600.0, 0.01, DAY_S)  # a bound must exist; a rule may set its own

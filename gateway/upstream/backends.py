@@ -34,11 +34,12 @@ class Upstream:
 
     def __init__(self, settings: BackendSettings, limits: Limits) -> None:
         self.settings = settings
-        self._limits = (limits.connect_s, limits.upstream_head_bytes_max)
+        self._limits = _of_pool(limits)
         self.usage: BackendUsage = _USAGE[settings.usage]
         ca_file = str(settings.ca_file) if settings.ca_file is not None else ""
         origin = Origin.of(settings.url, ca_file)
-        self.pool = Pool(origin, connect_s=limits.connect_s, head_bytes_max=limits.upstream_head_bytes_max)
+        connect_s, head_bytes_max, spares = self._limits
+        self.pool = Pool(origin, connect_s=connect_s, head_bytes_max=head_bytes_max, spares=spares)
         self._authority = origin.authority
         self._base_path = origin.base_path
         credential = settings.credential()
@@ -49,7 +50,7 @@ class Upstream:
 
     def is_same(self, settings: BackendSettings, limits: Limits) -> bool:
         """Whether this is that backend, reached under those limits: its warm connections may stay."""
-        return self.settings == settings and self._limits == (limits.connect_s, limits.upstream_head_bytes_max)
+        return self.settings == settings and self._limits == _of_pool(limits)
 
     def request_head(self, path: str, client: RequestHead, request_id: str, body_bytes: int) -> bytes:
         """The head of a forwarded request. `path` is the endpoint's, below the backend's base path."""
@@ -64,6 +65,10 @@ class Upstream:
     def probe_head(self) -> bytes:
         """A cheap question that a serving backend answers with 200, credentials included."""
         return encode_request_head("GET", self._base_path + "/models", self._authority, self._fixed)
+
+
+def _of_pool(limits: Limits) -> tuple[float, int, int]:
+    return limits.connect_s, limits.upstream_head_bytes_max, limits.spare_connections
 
 
 class Backends:

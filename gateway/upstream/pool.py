@@ -4,17 +4,22 @@ Taking an idle connection is synchronous; only a new one is awaited. Idle connec
 servers keep theirs (4 s, because common servers close after 5, or what the backend's `Keep-Alive` says), and the
 youngest is used first, so that a quiet pool shrinks from its old end. Names are resolved off the path and again every
 30 s; a changed address drains the pool made for the old one.
+
+A request seldom waits for a connect: whoever takes one of the last idle connections has another made in its place. A
+backend without requests gets none. Behind TLS a new connection resumes the session of an earlier one.
 """
 
 import asyncio
 import socket
 import ssl
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from gateway.errors import ConnectFailed, ConnectTimeout
+from gateway.upstream.tls import TlsTransport
 from gateway.upstream.transport import UpstreamConnection
 from gateway.wire.http1_memory import response_heads
 
@@ -58,11 +63,15 @@ class Origin:
 class Pool:
     """Connections to one origin. All methods belong to the event loop's thread."""
 
-    def __init__(self, origin: Origin, *, connect_s: float, head_bytes_max: int) -> None:
+    def __init__(self, origin: Origin, *, connect_s: float, head_bytes_max: int, spares: int = 0) -> None:
+        """`spares`: how many connections idle at least, while the backend is in use."""
         self.origin = origin
         self._connect_s = connect_s
         self._heads = response_heads(head_bytes_max)
         self._tls = origin.tls()
+        self._spares = spares
+        self._session: ssl.SSLSession | None = None
+        self._making: asyncio.Task[None] | None = None  # a spare, one at a time
         self._idle: deque[UpstreamConnection] = deque()
         self._on_idle = self._keep  # one for all connections
         self._addresses: list[tuple[str, int]] = []
@@ -76,6 +85,7 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed and connection.idle_until > now:
+                self._make_spare()
                 return connection
             connection.cancel()
         return None
@@ -89,28 +99,58 @@ class Pool:
         """
         try:
             async with asyncio.timeout(self._connect_s):
-                return await self._connect()
+                connection = await self._connect()
         except TimeoutError:
             raise ConnectTimeout(f"no connection within {self._connect_s:g} s") from None
         except (OSError, ssl.SSLError) as error:
             raise ConnectFailed(str(error)) from None
+        self._make_spare()
+        return connection
 
     async def _connect(self) -> UpstreamConnection:
         last: OSError | None = None
         for host, port in await self._resolve():
             try:
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamConnection(self._heads, self._on_idle),
-                    host,
-                    port,
-                    ssl=self._tls,
-                    server_hostname=self.origin.host if self._tls else None,
-                )
+                return await self._connect_to(host, port)
             except OSError as error:
                 last = error
-                continue
-            return connection
         raise last or OSError(f"no address for {self.origin.host}")
+
+    async def _connect_to(self, host: str, port: int) -> UpstreamConnection:
+        loop, connection = asyncio.get_running_loop(), UpstreamConnection(self._heads, self._on_idle)
+        context = self._tls
+        if context is None:
+            await loop.create_connection(lambda: connection, host, port)
+            return connection
+        name, session = self.origin.host, self._session
+        _, tls = await loop.create_connection(
+            lambda: TlsTransport(connection, context, name, session, self._remember), host, port
+        )
+        try:
+            await tls.ready
+        except BaseException:
+            tls.abort()
+            raise
+        return connection
+
+    def _remember(self, session: ssl.SSLSession) -> None:
+        self._session = session
+
+    def _make_spare(self) -> None:
+        """The backend is in use: have a connection made if too few are idle."""
+        if len(self._idle) < self._spares and self._making is None and not self._closed:
+            self._making = asyncio.ensure_future(self._spare())
+
+    async def _spare(self) -> None:
+        made = False
+        # If it comes to nothing, a request will find out and say so.
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._connect_s):
+                self._keep(await self._connect())
+            made = True
+        self._making = None
+        if made:
+            self._make_spare()
 
     def sweep(self, now: float) -> None:
         """Close what has idled too long. Called about once a second."""
@@ -121,8 +161,9 @@ class Pool:
         """Close the idle connections; those in use end with their exchanges."""
         self._closed = True
         self.close_idle()
-        if self._resolving is not None:
-            self._resolving.cancel()
+        for task in (self._resolving, self._making):
+            if task is not None:
+                task.cancel()
 
     def _keep(self, connection: UpstreamConnection) -> None:
         timeout_s = connection.keep_alive_timeout_s
@@ -132,6 +173,7 @@ class Pool:
             connection.cancel()
             return
         connection.idle_until = asyncio.get_running_loop().time() + keep_s
+        connection.idled = True
         self._idle.append(connection)
 
     async def _resolve(self) -> list[tuple[str, int]]:

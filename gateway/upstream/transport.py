@@ -12,7 +12,7 @@ A multiplexed hop between edge and origin fits behind the same names.
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from gateway.errors import (
     StaleConnection,
@@ -109,22 +109,21 @@ class UpstreamConnection(asyncio.Protocol):
         self._left = 0
         self._diverted = False
         self.closed = False
-        self.exchanges = 0
+        self.idled = False  # it waited in the pool: its backend may have closed it meanwhile
         self.bytes_sent = 0
         self.bytes_received = 0
         self.idle_until = 0.0
         self.keep_alive_timeout_s: float | None = None
-
-    @property
-    def reused(self) -> bool:
-        """Whether an earlier exchange already used this connection."""
-        return self.exchanges > 1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         end = transport.get_extra_info("socket")
         if end is not None:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+
+    def extra(self, name: str) -> Any:
+        """What the transport tells of itself, as `socket`; None if it does not."""
+        return self._transport.get_extra_info(name) if self._transport is not None else None
 
     def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
         """Start an exchange. The connection must be idle and open."""
@@ -133,7 +132,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = receiver
         self._headed = False
         self._head_buffer = b""
-        self.exchanges += 1
         self.bytes_sent = len(head) + len(body)
         self.bytes_received = 0
         self._transport.writelines((head, body))
@@ -213,7 +211,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = None
         if self._headed and self._until_close and exc is None:
             receiver.on_end()
-        elif self.bytes_received == 0 and self.reused:
+        elif self.bytes_received == 0 and self.idled:
             receiver.on_failure(StaleConnection("closed while idle"))
         elif not self._headed:
             receiver.on_failure(UpstreamReset(str(exc) if exc else "closed before a response head"))

@@ -38,6 +38,7 @@ DEFAULT_LIMITS = {
     "body_bytes_per_s_min": 64 * 1024,
     "idle_s": 75,
     "connect_s": 3,
+    "spare_connections": 2,
     "first_content_s": 60,
     "gap_s": 30,
     "stream_s": 3600,

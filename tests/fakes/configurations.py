@@ -79,13 +79,14 @@ def document(
     rule = {"model": MODEL, "backends": [each["name"] for each in listed], "objective": "cheapest"}
     return {
         "gateway": {**ours, **(gateway or {})},
-        # Probes stay out of the way of what is tested; draining does not make a test wait.
+        # Probes and spare connections stay out of the way of what is tested; draining does not make a test wait.
         "limits": {
             "accept_s": 0.0,
             "drain_s": 3.0,
             "exit_s": 2.0,
             "backoff_ms_max": 25.0,
             "probe_s": 600.0,
+            "spare_connections": 0,
             **(limits or {}),
         },
         "regions": {EDGE: region("DE"), **(regions or {})},

@@ -225,16 +225,13 @@ def _choose(view: View, out: dict[str, str]) -> Decision:
 def _least_two(
     view: View, lanes: Iterable[Lane], out: dict[str, str] | None = None, near: list[Entry] | None = None
 ) -> tuple[Entry | None, Entry | None]:
-    """The best of some routes and the next best. `near` takes those that are not far behind.
-
-    Constraints, the slow start and trials are asked where there is an `out` to note what they rule out.
-    """
+    """The best of some routes and the next best; `near` takes those not far behind. Constraints, the slow start and
+    trials are asked where there is an `out` to note what they rule out."""
     states, links, slot_prices, now, plain = view.states, view.links, view.slot_prices, view.now, view.plain
     demand, input_tokens, value_per_s = view.demand, view.input_tokens, view.value_per_second
     output_tokens, bytes_up = demand.output_tokens, float(demand.request_bytes)
     bytes_key, bytes_per_token = view.bytes_key, view.bytes_per_token
     kind, money_decides_within_s = view.rule.objective.kind, view.rule.money_decides_within_s
-    bill_decides = kind == CHEAPEST_ENERGY.kind
     slot_price = service_s = noticed = 0.0
     best = runner_up = None
     bar = inf  # beyond it a route is neither, nor near them
@@ -273,7 +270,11 @@ def _least_two(
             # Between equal prices one that has become slow loses.
             first, second = money, overhead_s if overhead_s > standing.slow < ttft.mean_s else 0.0
         else:
-            bill = total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) if bill_decides else 0.0
+            bill = (
+                total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+                if kind == CHEAPEST_ENERGY.kind
+                else 0.0
+            )
             first, second = rank(kind, money, bill, ttft_s, rtt_s, state.leases, load / slots)
         if first > bar:
             continue

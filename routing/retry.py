@@ -6,6 +6,9 @@ budget, an outage of one site multiplies the load on the others exactly when the
 20 % the amplification is at most 1.2; the floor lets a small gateway, whose 20 % would be less than one retry, still
 fail over whole.
 
+Hedging, a second attempt beside a late first one, has a budget of its own of the same kind: it loads the sites when
+they are slow, which may be because they are loaded.
+
 The caller takes from the budget only when it will really send again.
 """
 
@@ -58,6 +61,10 @@ class RetryBudget:
         self._limits = limits
         self._starts = Window(limits.window_s)
         self._retries = Window(limits.window_s)
+
+    def adopt(self, limits: RetryLimits) -> None:
+        """Take these from now on; the window is no part of the configuration."""
+        self._limits = limits
 
     def started(self, now: float) -> None:
         """A request sent its first attempt."""

@@ -62,6 +62,7 @@ class RuleSpec:
     first_content_s: float | None = None  # None: the gateway's limit
     gap_s: float | None = None
     stream_s: float | None = None
+    hedge_after_s: float = 0.0  # without content for so long, a second attempt goes out; 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Rule:
     first_content_s: float | None
     gap_s: float | None
     stream_s: float | None
+    hedge_after_s: float
     countries: frozenset[str] = field(init=False)  # that any of its routes touches
     dialects: frozenset[str] = field(init=False)  # that all of them speak
     context_tokens: int = field(init=False)  # that fit into all of them
@@ -224,6 +226,7 @@ def _resolve(
         first_content_s=spec.first_content_s,
         gap_s=spec.gap_s,
         stream_s=spec.stream_s,
+        hedge_after_s=spec.hedge_after_s,
     )
 
 

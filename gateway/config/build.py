@@ -46,6 +46,7 @@ def route_table(settings: Settings) -> RouteTable:
                 first_content_s=rule.first_content_s,
                 gap_s=rule.gap_s,
                 stream_s=rule.stream_s,
+                hedge_after_s=rule.hedge_after_s,
             )
             for rule in settings.rules
         ],

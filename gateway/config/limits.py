@@ -57,6 +57,8 @@ class Limits:
     # Second tries: amplification of at most 1.2 under load, and a small gateway still fails over whole.
     retry_share: float = _within(0.2, 0.0, 1.0)  # of the starts of the last 10 s
     retries_min: int = _within(32, 0, 100_000)  # per 10 s, whatever the share says
+    hedge_share: float = _within(0.05, 0.0, 1.0)  # second attempts beside a late first one, of the starts that may
+    hedges_min: int = _within(2, 0, 100_000)  # per 10 s, whatever the share says
     backoff_ms_max: float = _within(250.0, 1.0, 60_000.0)  # jittered from 25 ms (or this, if lower) up to this
 
     # Ejection: fast failures must not look like low latency.

@@ -212,6 +212,7 @@ def rule(table: Table) -> RuleSettings:
         first_content_s=_optional(table, "first_content_s", 86_400),
         gap_s=_optional(table, "gap_s", 86_400),
         stream_s=_optional(table, "stream_s", 86_400),
+        hedge_after_s=float(table.number("hedge_after_ms", high=MS_MAX) / 1000),
     )
     table.close()
     if not settings.destinations and not table.spoiled("destinations"):

@@ -226,6 +226,7 @@ class RuleSettings:
     first_content_s: float | None = None  # None: the one of [limits]
     gap_s: float | None = None
     stream_s: float | None = None
+    hedge_after_s: float = 0.0  # 0: never
 
 
 @dataclass(frozen=True, slots=True)

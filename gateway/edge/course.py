@@ -7,6 +7,7 @@ its cause and cost, and travels in the next opening, so that a crash loses none 
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from gateway.config import TenantSettings
 from gateway.edge.desk import Desk
@@ -19,7 +20,8 @@ from gateway.ledger.opening import FailedAttempt, Opening
 from gateway.telemetry import ATTEMPTS, DECIDED, EJECTED
 from gateway.upstream.backends import Upstream
 from pricing.book import PriceSlice
-from routing.backend import BackendState
+from pricing.export import Usage
+from routing.backend import BackendState, Lease
 from routing.constraint import FAIR_SHARE
 from routing.decide import Decision
 from routing.demand import Demand
@@ -29,10 +31,23 @@ logger = logging.getLogger("tokenport.decisions")
 
 # How long a request waits for its own record. New ones are refused after one second already.
 DURABLE_S_MAX = 5.0
+HEDGED = "hedged"  # the cause of an attempt that another one was faster than
+NO_USAGE = Usage()
+
+
+class Leg(NamedTuple):
+    """One try: its place at a backend, and what is written down about it. Not the decision: its candidates would stay
+    as long as the stream."""
+
+    known_s: float
+    lease: Lease
+    upstream: Upstream
+    opening: Opening
+    began_at: float
 
 
 class Course:
-    """The routes of one request, in order."""
+    """The routes of one request, in order. Without another word it is the attempt in use that is spoken of."""
 
     __slots__ = (
         "_attempt_at",
@@ -92,7 +107,7 @@ class Course:
             if decision.refusal == FAIR_SHARE:
                 self._live.turned_away(decision, self._demand.tenant)
             raise _refusal(decision.refusal, self._demand, _retry_s(self._desk))
-        self._take(decision, prices)
+        self._use(self._take(decision, prices))
         try:
             self._open(export_id, body_bytes)
         except BaseException:
@@ -118,7 +133,7 @@ class Course:
 
     def next_route(self, error: UpstreamError, attempt: Attempt | None) -> float | None:
         """After a failure before any content: the next route, and seconds to wait before it; None if there is none."""
-        desk, now = self._desk, self._desk.now()
+        now = self._desk.now()
         self.gave_up(error, attempt)
         attempts = len(self.failed)
         if not may_retry(error.cause, attempts, now - self._started_at, self._live.retry_limits):
@@ -128,46 +143,110 @@ class Course:
             return None
         if not self._live.retries.try_take(now):
             return None
-        self._take(decision, prices)
-        self.slot.reopen(self.opening.to_bytes())
-        self._ticket = desk.log.append(self.opening.entry())
+        self._use(self._take(decision, prices))
+        self._note()
         return backoff_s(attempts, self._live.rng, self._live.retry_limits)
 
     def gave_up(self, error: UpstreamError, attempt: Attempt | None) -> None:
         """The attempt in use failed and serves nothing: keep what it was, blame, give its place back."""
-        now = self._desk.now()
         self.blame(error)
         self.lease.release()
-        opening = self.opening
-        self.failed += (
-            FailedAttempt(
-                backend=opening.origin_backend,
-                region=opening.origin_region,
-                cause=error.cause,
-                duration_ms=round((now - self._attempt_at) * 1000),
-                bytes_to_backend=attempt.bytes_sent if attempt is not None else 0,
-                bytes_from_backend=attempt.bytes_received if attempt is not None else 0,
-                units=opening.units,
-            ),
+        self.failed += (self._failure(self.opening, self._attempt_at, error.cause, attempt),)
+
+    def _failure(
+        self, opening: Opening, began_at: float, cause: str, attempt: Attempt | None, usage: Usage = NO_USAGE
+    ) -> FailedAttempt:
+        return FailedAttempt(
+            backend=opening.origin_backend,
+            region=opening.origin_region,
+            cause=cause,
+            duration_ms=round((self._desk.now() - began_at) * 1000),
+            usage=usage,
+            bytes_to_backend=attempt.bytes_sent if attempt is not None else 0,
+            bytes_from_backend=attempt.bytes_received if attempt is not None else 0,
+            units=opening.units,
         )
+
+    # ---- a rival: another route beside the one in use, when its first content is late
+
+    def hedge_after_s(self) -> float:
+        """After how long without content this request may be sent a second time; 0: never."""
+        rule = self.rule
+        if rule is None or rule.hedge_after_s == 0.0:
+            return 0.0
+        self._live.hedges.started(self._started_at)
+        return rule.hedge_after_s
+
+    def rival(self) -> Leg | None:
+        """The next best route and a place there, if there is one, and one more attempt in the budget."""
+        live = self._live
+        if len(self.failed) + 1 >= live.retry_limits.attempts_max:
+            return None
+        decision, prices = self._decide()
+        if decision.route is None or live.backends.get(decision.route.backend.name) is None:
+            return None
+        return self._take(decision, prices) if live.hedges.try_take(self._desk.now()) else None
+
+    def note_rival(self, leg: Leg, rival: Attempt, attempt: Attempt | None) -> None:
+        """Before it leaves: until one of the two has won, the rival is written down as the one that lost.
+
+        Raises:
+            LedgerUnavailable: it cannot be written, so it must not leave.
+        """
+        lost = self._failure(leg.opening, leg.began_at, HEDGED, rival, Usage(leg.opening.input_estimate))
+        self.opening = self.opening._replace(failed=(*self.failed, lost))
+        self._note()
+        if attempt is not None:
+            attempt.move(self.slot)
+
+    def rival_lost(self, leg: Leg, rival: Attempt | None, error: UpstreamError | None = None) -> None:
+        """It came too late, or failed with this error. One that never left leaves no trace but its failure."""
+        leg.lease.release()
+        if error is not None:
+            self._blame(error, leg.opening.origin_backend)
+            self.failed += (self._failure(leg.opening, leg.began_at, error.cause, rival),)
+        elif rival is not None:
+            self._lost(leg.opening, leg.began_at, rival)
+
+    def lost(self, attempt: Attempt | None) -> None:
+        """It came too late: its rival has content. That is no fault."""
+        self.lease.release()
+        self._lost(self.opening, self._attempt_at, attempt)
+
+    def _lost(self, opening: Opening, began_at: float, attempt: Attempt | None) -> None:
+        # It was asked, so it has read the prompt; what it made of it nobody saw.
+        usage = Usage(opening.input_estimate) if attempt is not None else NO_USAGE
+        self.failed += (self._failure(opening, began_at, HEDGED, attempt, usage),)
+        self._desk.counters.add(ATTEMPTS, (opening.origin_backend, HEDGED))
+
+    def turn(self, leg: Leg, attempt: Attempt | None) -> None:
+        """The rival takes the place of the attempt in use, which is among the failed by now.
+
+        Raises:
+            LedgerUnavailable: it cannot be written down.
+        """
+        self._use(leg._replace(opening=leg.opening._replace(failed=self.failed)))
+        self._note()
+        if attempt is not None:
+            attempt.move(self.slot)
+
+    # ---- what a backend is held to have done
 
     def answered(self, ttft_s: float) -> None:
         """The first content is here: at once, because others are being sent there. How much of the prompt was cached is
         told at the end, too late for that."""
-        self.state.answered(ttft_s, self._demand.input_tokens, self._desk.now(), self._known_s)
+        self.state.answered(ttft_s, self._demand.input_tokens, self._desk.now(), self.known_s)
 
     def overdue(self, waited_s: float) -> None:
         """The first content is not here yet."""
-        self.state.overdue(waited_s, self._demand.input_tokens, self._desk.now(), self._known_s)
-
-    @property
-    def _known_s(self) -> float:
-        best = self.decision.best
-        return best.known_s if best is not None else 0.0
+        self.state.overdue(waited_s, self._demand.input_tokens, self._desk.now(), self.known_s)
 
     def blame(self, error: UpstreamError) -> None:
         """Tell the backend's health what its failure means; some (a rejected request) say nothing about it."""
-        now, state = self._desk.now(), self.state
+        self._blame(error, self.opening.origin_backend)
+
+    def _blame(self, error: UpstreamError, backend: str) -> None:
+        now, state = self._desk.now(), self._live.states[backend]
         if isinstance(error, BackendSaturated):
             state.health.saturated(now, error.retry_after_s)
         elif error.blame:
@@ -175,7 +254,7 @@ class Course:
             state.failed(now, error.cause)
             if in_service and not state.health.available(now):
                 logger.warning(EJECTED, extra={"backend": state.name, "cause": error.cause})
-        self._desk.counters.add(ATTEMPTS, (self.opening.origin_backend, error.cause))
+        self._desk.counters.add(ATTEMPTS, (backend, error.cause))
 
     def commit(self) -> asyncio.Future[None] | None:
         """The commit of what was written down about the attempt in use; None once it is on the disk.
@@ -204,22 +283,27 @@ class Course:
         wall_s = self.opening.opened_at_us / 1e6 + (now - self._started_at)
         return self._live.decide(self._tables, self._demand, now, wall_s, frozenset(self._tried))
 
-    def _take(self, decision: Decision, prices: PriceSlice) -> None:
+    def _note(self) -> None:
+        """Write it down: in the log soon, on the board at once, with nothing counted for it yet."""
+        self._ticket = self._desk.log.append(self.opening.entry())
+        self.slot.reopen(self.opening.to_bytes())
+
+    def _use(self, leg: Leg) -> None:
+        self.known_s, self.lease, self.upstream, self.opening, self._attempt_at = leg
+
+    def _take(self, decision: Decision, prices: PriceSlice) -> Leg:
         """The lease, in the tick of the decision, and the opening that says where the request goes."""
         live, now = self._live, self._desk.now()
-        # Not the decision: its candidates would stay as long as the stream.
-        self.rule, self.known_s = decision.rule, decision.best.known_s if decision.best is not None else 0.0
+        self.rule = decision.rule
         fair = self._desk.limits.fair_share
-        self.lease = decision.lease(live.states, now, live.links, tenant=self._demand.tenant if fair else "")
-        self._attempt_at = now
+        lease = decision.lease(live.states, now, live.links, tenant=self._demand.tenant if fair else "")
         route = decision.route
         assert route is not None
         backend = route.backend
         self._tried += (backend.name,)
-        self.upstream: Upstream = live.backends[backend.name]
         ratio = live.states[backend.name].tokens_per_event
         destination = self._destination.country
-        self.opening = self.opening._replace(
+        opening = self.opening._replace(
             upstream_model=backend.models[self._demand.model],
             origin_backend=backend.name,
             origin_region=backend.region,
@@ -234,6 +318,8 @@ class Course:
             failed=self.failed,
         )
         self._remember(decision)
+        known_s = decision.best.known_s if decision.best is not None else 0.0
+        return Leg(known_s, lease, live.backends[backend.name], opening, now)
 
     def _remember(self, decision: Decision) -> None:
         """For the page: the last decisions. For the log: the sampled ones, whole."""

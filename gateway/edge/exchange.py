@@ -20,6 +20,7 @@ backend has a warm connection, a request costs no task. One is needed only to co
     sent         content is here                              waiting for the commit, if that is still under way
     waiting      committed                                    answering; a whole plain answer: over
     answering    it is whole, or failed                       over
+    sent         its content is late                          two attempts are under way (`hedging`)
     any          client gone, drained, ledger failed          over
 """
 
@@ -30,13 +31,17 @@ from collections.abc import Callable
 from gateway.edge.connection import Field
 from gateway.edge.course import DURABLE_S_MAX, Course
 from gateway.edge.delivery import Delivery
+from gateway.edge.hedging import Hedging
 from gateway.edge.lane import Lane
-from gateway.edge.patience import DUE_NOW, EVENT_STREAM, Patience
+from gateway.edge.patience import DUE_NOW, EVENT_STREAM
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.edge.settling import count_answer, opening_of, settle
 from gateway.errors import ApiError, Refused, RequestRejected, StaleConnection, UpstreamError, UpstreamMalformed
+from gateway.ledger.board import Slot
 from gateway.ledger.log import LedgerUnavailable
+from gateway.ledger.opening import Opening
 from gateway.telemetry import REQUEST_FAILED
+from gateway.upstream.backends import Upstream
 from gateway.upstream.transport import UpstreamConnection
 from gateway.wire.errors import BadRequest
 from gateway.wire.openai import Endpoint, error_event, parse_request, shown_usage, upstream_body
@@ -50,10 +55,10 @@ PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "completions": "/comp
 JSON = "application/json"
 
 
-class Exchange(Patience):
+class Exchange(Hedging):
     """One request of one client."""
 
-    __slots__ = ("_on_over", "_task")
+    __slots__ = ("_on_over",)
 
     # ---- steps 1 to 5
 
@@ -80,7 +85,7 @@ class Exchange(Patience):
             self.permit.settle(0, self.admitted_at)
             raise
         self._on_over = on_over
-        self._task: asyncio.Task[None] | None = None  # connects, or pauses before another route
+        self._task = self._rival = self._hedge_timer = None
         client, slot = self.connection, self.course.slot
         self.delivery = Lane(client, slot, desk.port) if self.facts.stream else Delivery(client, slot)
         self.connection.exchange = self
@@ -90,6 +95,7 @@ class Exchange(Patience):
                 self._send(connection)
             else:
                 self._task = desk.spawn(self._connect())
+            self._arm()
         except Exception:
             self._broken()
 
@@ -115,10 +121,20 @@ class Exchange(Patience):
             self._broken()
 
     def _send(self, connection: UpstreamConnection) -> None:
-        desk, facts, course = self.desk, self.facts, self.course
-        upstream, slot = course.upstream, course.slot
-        body = upstream_body(self.body, facts, course.opening.upstream_model, upstream.usage)
-        head = upstream.request_head(PATHS[self.endpoint.shape], self.head, course.opening.request_id, len(body))
+        course = self.course
+        attempt, head, body = self._prepare(connection, course.upstream, course.opening, course.slot)
+        self.attempt = attempt
+        connection.send(head, body, attempt)
+        attempt.bytes_sent = connection.bytes_sent
+        course.slot.sent(attempt.bytes_sent)
+        self.deadline = DUE_NOW
+
+    def _prepare(
+        self, connection: UpstreamConnection, upstream: Upstream, opening: Opening, slot: Slot
+    ) -> tuple[Attempt, bytes, bytes]:
+        desk, facts = self.desk, self.facts
+        body = upstream_body(self.body, facts, opening.upstream_model, upstream.usage)
+        head = upstream.request_head(PATHS[self.endpoint.shape], self.head, opening.request_id, len(body))
         attempt: Attempt
         if facts.stream:
             tap = StreamTap(
@@ -131,17 +147,21 @@ class Exchange(Patience):
             attempt = StreamAttempt(self, connection, slot, desk.now, tap, self.delivery)
         else:
             attempt = AnswerAttempt(self, connection, slot, desk.now, self.delivery)
-        self.attempt = attempt
-        connection.send(head, body, attempt)
-        attempt.bytes_sent = connection.bytes_sent
-        slot.sent(attempt.bytes_sent)
-        self.deadline = DUE_NOW
+        return attempt, head, body
 
     # ---- told by the attempt and by the log
 
     def attempt_ready(self, attempt: Attempt) -> None:
         """Content is here. It leaves once what was written down about it is durable."""
-        if attempt is not self.attempt:
+        rival = self._rival
+        if attempt is not self.attempt and (rival is None or attempt is not rival.attempt):
+            return
+        try:
+            if rival is not None and attempt is rival.attempt:
+                self._rival_won(rival)
+            self._drop_rival()
+        except LedgerUnavailable as unavailable:
+            self._unrecorded(unavailable)
             return
         self.commit = self.course.commit()
         if self.commit is None:
@@ -163,8 +183,11 @@ class Exchange(Patience):
 
     def attempt_over(self, attempt: Attempt) -> None:
         """It is whole, or failed. One with content that waits for its commit is first begun, whatever became of it."""
+        rival = self._rival
         if attempt is self.attempt and self.commit is None:
             self._conclude(attempt)
+        elif rival is not None and attempt is rival.attempt and attempt.error is not None:
+            self._rival_failed(rival, attempt.error)
 
     def _conclude(self, attempt: Attempt) -> None:
         if attempt.error is None:
@@ -250,11 +273,16 @@ class Exchange(Patience):
                 self._tell(ApiError(502, "The backend ended before the answer was whole.", type="upstream_error"))
                 self._end()
                 return
-            attempt, self.attempt, self.commit = self.attempt, None, None
-            if isinstance(error, StaleConnection):
+            self.commit = None
+            stale = isinstance(error, StaleConnection)
+            if not stale and self._succeed(error):
+                return
+            attempt, self.attempt = self.attempt, None
+            if stale:
                 # The commonest fault of healthy servers: on a fresh connection, without blame or a new attempt.
                 self._task = self.desk.spawn(self._connect(anew=True))
                 return
+            self._drop_rival()
             pause_s = self.course.next_route(error, attempt)
             if pause_s is None:
                 self._give_up(error)
@@ -310,6 +338,7 @@ class Exchange(Patience):
             self._task.cancel()
         if self.attempt is not None:
             self.attempt.cancel()
+        self._drop_rival()
         try:
             settle(self)
         except Exception:

@@ -61,6 +61,7 @@ class Live:
         self.decided = 0
         self.retry_limits = _retry_limits(settings)
         self.retries = RetryBudget(self.retry_limits)
+        self.hedges = RetryBudget(_hedge_limits(settings))
         self.tables: Tables
         self._installed = False
         self.install(settings, curves, price_time)
@@ -93,6 +94,7 @@ class Live:
         if self.retry_limits != _retry_limits(settings):
             self.retry_limits = _retry_limits(settings)
             self.retries = RetryBudget(self.retry_limits)
+        self.hedges.adopt(_hedge_limits(settings))
 
     @property
     def table(self) -> RouteTable:
@@ -161,6 +163,10 @@ def _health_limits(settings: Settings) -> HealthLimits:
         probe_s=limits.probe_s,
         slow_start_s=limits.slow_start_s,
     )
+
+
+def _hedge_limits(settings: Settings) -> RetryLimits:
+    return RetryLimits(share=settings.limits.hedge_share, retries_min=settings.limits.hedges_min)
 
 
 def _retry_limits(settings: Settings) -> RetryLimits:

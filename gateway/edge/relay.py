@@ -137,6 +137,11 @@ class Attempt(ABC):
         """Whether the backend answered with a status other than 200."""
         return self._error_body is not None
 
+    def move(self, slot: Slot) -> None:
+        """From now on this is the attempt that counts."""
+        self.slot = slot
+        slot.sent(self.bytes_sent)
+
     def give_up(self, error: UpstreamError) -> None:
         """Something took too long: the answer, or the text of an error whose status is known."""
         self.fail(self._status_error() or error)
@@ -221,6 +226,14 @@ class StreamAttempt(Attempt):
     @property
     def heard_at(self) -> float:
         return max(self.touched_at, self._delivery.touched_at)
+
+    def move(self, slot: Slot) -> None:
+        super().move(slot)
+        tap = self.tap
+        tokens = tap.running_tokens
+        slot.generated(tap.content_events, 0 if tokens is None else tokens + 1, self.bytes_received)
+        if tap.usage is not None:
+            self._tell_input(tap.usage)
 
     def release(self) -> None:
         self.released = True

@@ -213,17 +213,21 @@ class Board:
         self._map.close()
 
 
+_nowhere = memoryview(bytearray(_HEADER_CELLS * 8)).cast("Q")
+
+
 class Slot:
     """One request's place on the board. Counts are totals, not increments; of tokens that are not known, pass 0, else
     their number plus one."""
 
     __slots__ = ("_attempt", "_base", "_board", "_index", "_side", "cells")
 
-    def __init__(self, board: Board, index: int) -> None:
-        self._board: Board | None = board
-        self.cells = board._cells
+    def __init__(self, board: Board | None, index: int) -> None:
+        """Without a board it is of an attempt that is not the one to count: what is told to it is forgotten."""
+        self._board = board
+        self.cells = board._cells if board is not None else _nowhere
         self._index = index
-        self._base = _base(index)
+        self._base = _base(index) if board is not None else 0
         self._side = 0
         self._attempt = self._base + _SIDES[0]
 

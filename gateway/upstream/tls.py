@@ -32,6 +32,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     ) -> None:
         super().__init__()
         self.connection = connection
+        self._protocol: asyncio.Protocol = connection  # who reads; it may lend the reading to another
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host, session=session)
@@ -63,7 +64,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     def connection_lost(self, exc: Exception | None) -> None:
         self._over = True
         if self._open:
-            self.connection.connection_lost(exc)
+            self._protocol.connection_lost(exc)
         elif not self.ready.done():
             self.ready.set_exception(exc or ConnectionResetError("closed during the TLS handshake"))
 
@@ -76,6 +77,9 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             if data:
                 self._tls.write(data)
         self._flush()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = cast(asyncio.Protocol, protocol)
 
     def pause_reading(self) -> None:
         self._tcp.pause_reading()
@@ -119,7 +123,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         if pieces:
             if self._on_session is not None:
                 self._keep_session(self._on_session)
-            self.connection.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if goodbye and not self._over:
             self._over = True
             self._tcp.close()

@@ -90,8 +90,8 @@ class UpstreamConnection(asyncio.Protocol):
         "bytes_received",
         "bytes_sent",
         "closed",
-        "exchanges",
         "idle_until",
+        "idled",
         "keep_alive_timeout_s",
     )
 

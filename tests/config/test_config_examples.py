@@ -28,7 +28,8 @@ KEYS = {
     "queue_max dialects auth context_tokens usage tokens_per_event_max ca_file power_cap_w label",
     "links": "name from to rtt_ms billing price_per_month price_per_gb price_per_mbps_month planned_mbps currency "
     "transit capacity_mbps",
-    "routes": "model destinations backends regions objective ttft_slo_ms deny_origins first_content_s gap_s stream_s",
+    "routes": "model destinations backends regions objective ttft_slo_ms deny_origins first_content_s gap_s stream_s "
+    "hedge_after_ms",
     "tenants": "name keys tariff_per_mtok budget limits country value_per_second deny_origins",
     "teams": "tenant name limits budget",
     "users": "team name limits budget",

@@ -52,6 +52,8 @@ DEFAULT_LIMITS = {
     "queue_slo_share": 1,
     "retry_share": 0.2,
     "retries_min": 32,
+    "hedge_share": 0.05,
+    "hedges_min": 2,
     "backoff_ms_max": 250,
     "eject_failures": 5,
     "eject_share": 0.5,

@@ -154,7 +154,7 @@ def test_all_workers_know_how_slow_a_site_is(workers: Make) -> None:
     three = workers()
     for _ in range(8):
         three[0].state().answered(3.0, 0, NOW)
-        three[0].state().itl.observe_stream(0.5 * 19, 20)
+        three[0].state().streamed(0.5 * 19, 20, NOW - 10.0, NOW)
         three[0].state().succeeded(NOW, 12.0)
     sweep(three, NOW)
     for other in three[1:]:

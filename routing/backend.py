@@ -107,9 +107,16 @@ class BackendState:
         counts against nobody's share."""
         return Lease(self, now, power_w, link, mbps, self.holdings.take(tenant, now) if tenant else None)
 
-    def answered(self, ttft_s: float, fresh_tokens: float, now: float, known_s: float = 0.0) -> None:
-        """The first content event came."""
-        self.ttft.observe(ttft_s, fresh_tokens, now, known_s)
+    def answered(
+        self, ttft_s: float, fresh_tokens: float, now: float, known_s: float = 0.0, sent_at: float | None = None
+    ) -> None:
+        """The first content event came: now, unless it was sent at another time than that tells."""
+        self.ttft.observe(ttft_s, fresh_tokens, now, known_s, sent_at)
+
+    def tried(self, now: float) -> None:
+        """A request is sent to find out whether it is well again."""
+        self.ttft.standing.tried(now)
+        self.itl.standing.tried(now)
 
     def overdue(self, waited_s: float, fresh_tokens: float, now: float, known_s: float = 0.0) -> None:
         """The first content has not come yet."""

@@ -131,9 +131,10 @@ class Decision(NamedTuple):
         if self.route is None:
             raise ValueError(f"a refusal ({self.refusal}) has no place")
         link = links.get(self.route.link.name)
-        return states[self.route.backend.name].lease(
-            now, power_w=self.power_w, link=link, mbps=self.mbps, tenant=tenant
-        )
+        state = states[self.route.backend.name]
+        if self.special == TRIAL:
+            state.tried(now)
+        return state.lease(now, power_w=self.power_w, link=link, mbps=self.mbps, tenant=tenant)
 
 
 def decide(
@@ -218,7 +219,12 @@ def _choose(view: View, out: dict[str, str]) -> Decision:
         if kept is not None:
             best, runner_up, special = kept, best, RAMP
     if special in ("", NEAR) and best[3] in view.trials:
-        special = TRIAL
+        # No trial if it would have come here without one.
+        as_known, _ = _least_two(view, [lane for lane in view.rule.lanes(view.prices) if lane[0] is best[4]])
+        if as_known is not None and (runner_up is None or as_known < runner_up):
+            best = as_known
+        else:
+            special = TRIAL
     return _accept(view, best, runner_up, special)
 
 
@@ -232,14 +238,12 @@ def _least_two(
     output_tokens, bytes_up = demand.output_tokens, float(demand.request_bytes)
     bytes_key, bytes_per_token = view.bytes_key, view.bytes_per_token
     kind, money_decides_within_s = view.rule.objective.kind, view.rule.money_decides_within_s
-    slot_price = service_s = noticed = 0.0
     best = runner_up = None
-    bar = inf  # beyond it a route is neither, nor near them
+    slot_price, service_s, noticed, bar = 0.0, 0.0, 0.0, inf  # beyond the bar a route is neither, nor near them
     for route, flat, rates in lanes:
         backend = route.backend
         state = states[backend.name]
-        link = links.get(route.link_name)
-        load = state.inflight + state.inflight_elsewhere
+        link, load = links.get(route.link_name), state.inflight + state.inflight_elsewhere
         if out is not None and not (
             plain
             and load + state.holdings.reserve < route.room
@@ -270,11 +274,9 @@ def _least_two(
             # Between equal prices one that has become slow loses.
             first, second = money, overhead_s if overhead_s > standing.slow < ttft.mean_s else 0.0
         else:
-            bill = (
-                total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-                if kind == CHEAPEST_ENERGY.kind
-                else 0.0
-            )
+            bill = 0.0
+            if kind == CHEAPEST_ENERGY.kind:
+                bill = total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
             first, second = rank(kind, money, bill, ttft_s, rtt_s, state.leases, load / slots)
         if first > bar:
             continue

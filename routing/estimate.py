@@ -107,12 +107,12 @@ class Standing:
     Better measurements are followed at once, worse ones so slowly that a slow hour is not forgotten as normal.
     """
 
-    __slots__ = ("_good", "_good_sum", "_measured_at", "_stale_at", "_trial_s", "slow", "trial_at", "well")
+    __slots__ = ("_good", "_good_sum", "_measured_at", "_trial_from", "_trial_s", "slow", "trial_at", "well")
 
     def __init__(self, trial_s: float) -> None:
         self._trial_s = trial_s
         self._measured_at = -inf
-        self._stale_at = inf  # sent from here on, a request is a trial
+        self._trial_from = inf  # when the first trial was sent that nothing has contradicted since
         self._good = 0
         self._good_sum = 0.0
         self.well = 0.0
@@ -122,7 +122,7 @@ class Standing:
     def observe(self, value: float, level: float, sent_at: float, now: float) -> float | None:
         """A measurement of a request sent then, where `level` was expected. What it is from now on, if the site has
         come back."""
-        trial = sent_at >= self._stale_at
+        trial = sent_at >= self._trial_from
         if self.slow == inf:
             self._set_well(value)
         elif value < self.well:
@@ -131,29 +131,35 @@ class Standing:
             share = min(max(now - self._measured_at, 0.0), WELL_STEP_S) / WELL_FOLLOWS_S
             self._set_well(self.well + (value - self.well) * share)
         if trial:
-            return self._tried(value, level, sent_at, now)
-        self.doubt(sent_at, now)
+            return self._judge(value, level, sent_at, now)
+        if self._trial_from == inf:
+            self.doubt(sent_at, now)
         return None
 
     def is_trial(self, sent_at: float) -> bool:
-        """Whether nobody had measured the site for a while when this request was sent."""
-        return sent_at >= self._stale_at
+        """Whether a request sent then tells if the site has come back."""
+        return sent_at >= self._trial_from
 
     def doubt(self, sent_at: float, now: float) -> None:
         """What is known is of a request sent then: no trial for a while."""
         self._measured_at = now
         self._good = 0
         self._good_sum = 0.0
-        stale_at = sent_at + self._trial_s
-        if self._stale_at == inf or stale_at > self._stale_at:
-            self._stale_at = self.trial_at = stale_at
+        self._trial_from = inf
+        trial_at = sent_at + self._trial_s
+        if self.trial_at == inf or trial_at > self.trial_at:
+            self.trial_at = trial_at
 
     def taken(self, now: float) -> None:
         """A request was sent: one trial at a time."""
         if now >= self.trial_at:
             self.trial_at = now + self._trial_s
 
-    def _tried(self, value: float, level: float, sent_at: float, now: float) -> float | None:
+    def tried(self, now: float) -> None:
+        """A request is sent as a trial: what is known would not have brought it here."""
+        self._trial_from = min(self._trial_from, now)
+
+    def _judge(self, value: float, level: float, sent_at: float, now: float) -> float | None:
         """A trial is good if it is nearer to the standing than to what keeps the site out; nothing keeps one out that
         is about as well as ever."""
         if value > (self.well + level) / 2 or level < self.well * ABOUT_WELL:
@@ -196,11 +202,14 @@ class TtftEstimate:
     def predict(self, fresh_tokens: float, now: float) -> float:
         return fresh_tokens / self.prefill_tokens_per_s + self.overhead_s(now)
 
-    def observe(self, ttft_s: float, fresh_tokens: float, now: float, known_s: float = 0.0) -> None:
-        """`known_s`: what of it the decision had already put down to the link and to the queue beyond the slots."""
+    def observe(
+        self, ttft_s: float, fresh_tokens: float, now: float, known_s: float = 0.0, sent_at: float | None = None
+    ) -> None:
+        """`known_s`: what of it the decision had already put down to the link and to the queue beyond the slots.
+        `sent_at`: of a sample that is told later than at its first content."""
         sample_s = max(ttft_s - known_s - fresh_tokens / self.prefill_tokens_per_s, 0.0)
         level_s = self.overhead_s(now)
-        level_s = self._level(sample_s, level_s, now - ttft_s, now)
+        level_s = self._level(sample_s, level_s, now - ttft_s if sent_at is None else sent_at, now)
         self.overhead.observe(sample_s)
         self.mean_s = self.overhead.value
         self._set_excess(level_s - self.mean_s, now)

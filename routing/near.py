@@ -13,7 +13,7 @@ from routing.policy import FASTEST
 from routing.table import Route
 
 NOTICED_S: Final = 0.02  # a difference in time that nobody notices: this,
-NOTICED_SHARE: Final = 0.1  # and a tenth of the time itself
+NOTICED_SHARE: Final = 0.1  # and a tenth of what is learned of it; link and queue are known
 EXACT: Final = 14  # decimals of money; behind them are the errors of floats
 
 # A candidate in the making, ordered as one: its first five fields; then rates, bytes down, price of a slot, delay,
@@ -26,8 +26,12 @@ def noticed_figure(view: View, best: Entry) -> float:
     if view.noticed:
         return view.noticed
     if best[9] <= view.rule.money_decides_within_s:
-        return view.value_per_second * (NOTICED_S + NOTICED_SHARE * best[8])
-    return NOTICED_S + NOTICED_SHARE * best[9] if view.rule.objective.kind == FASTEST else 0.0
+        return view.value_per_second * _noticed_s(best, best[8])
+    return _noticed_s(best, best[9]) if view.rule.objective.kind == FASTEST else 0.0
+
+
+def _noticed_s(best: Entry, time_s: float) -> float:
+    return NOTICED_S + NOTICED_SHARE * (time_s - best[10])
 
 
 def spread(view: View, best: Entry, near: list[Entry]) -> Entry:
@@ -35,7 +39,7 @@ def spread(view: View, best: Entry, near: list[Entry]) -> Entry:
     if noticed_figure(view, best) == 0.0:
         return best
     ttft_s, delay_s = best[9], best[8]
-    noticed_ttft_s, noticed_delay_s = NOTICED_S + NOTICED_SHARE * ttft_s, NOTICED_S + NOTICED_SHARE * delay_s
+    noticed_ttft_s, noticed_delay_s = _noticed_s(best, ttft_s), _noticed_s(best, delay_s)
     by_money = ttft_s <= view.rule.money_decides_within_s
     least: tuple[float, float, float, str] | None = None
     for entry in near:

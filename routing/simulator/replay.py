@@ -223,7 +223,7 @@ class _Replay:
         fresh_tokens = request.prompt_tokens - served.hit_tokens
         wait_s = (served.start_s - attempt.sent_s) / thin
         ttft_s = wait_s + link.rtt_s + fresh_tokens / backend.prefill_tokens_per_s
-        state.answered(ttft_s, fresh_tokens, now, best.known_s)
+        state.answered(ttft_s, fresh_tokens, now, best.known_s, attempt.sent_s)
         stream_s = (request.output_tokens - 1) * backend.itl_s
         state.streamed(stream_s, request.output_tokens, attempt.sent_s, now)
         state.succeeded(now, served.hold_s / thin)

@@ -271,6 +271,7 @@ def slow_once(times: int = 20) -> TtftEstimate:
 
 def test_two_good_trials_in_a_row_forget_a_slow_time() -> None:
     ttft = slow_once()
+    ttft.standing.tried(105.0)
     ttft.observe(0.2, 0, now=106.0)
     assert ttft.overhead_s(106.0) > 0.6
     ttft.observe(0.2, 0, now=106.5)
@@ -279,23 +280,34 @@ def test_two_good_trials_in_a_row_forget_a_slow_time() -> None:
 
 def test_a_bad_trial_counts_and_the_good_one_before_it_does_not() -> None:
     ttft = slow_once()
+    ttft.standing.tried(105.0)
     ttft.observe(0.2, 0, now=106.0)
     ttft.observe(1.0, 0, now=107.5)
+    ttft.standing.tried(119.0)
     ttft.observe(0.2, 0, now=120.0)
     assert ttft.overhead_s(120.0) > 0.5
 
 
 def test_answers_to_what_was_sent_while_a_site_was_slow_are_no_trials() -> None:
     ttft = slow_once()
-    for now in (100.1, 100.2, 100.3, 104.0):
+    ttft.standing.tried(105.0)
+    for now in (105.05, 105.1, 105.15):
         ttft.observe(0.2, 0, now=now)
-    assert ttft.overhead_s(104.0) > 0.6
+    assert ttft.overhead_s(105.2) > 0.6
+
+
+def test_rare_requests_that_go_there_anyway_are_no_trials() -> None:
+    ttft = slow_once()
+    for now in (110.0, 120.0, 130.0):
+        ttft.observe(0.2, 0, now=now)
+    assert ttft.overhead_s(130.0) > 0.5
 
 
 def test_one_trial_is_due_at_a_time_and_the_next_at_once_after_a_good_one() -> None:
     standing = slow_once().standing
     assert standing.trial_at == pytest.approx(98.9 + TRIAL_S)
     standing.taken(105.0)
+    standing.tried(105.0)
     assert standing.trial_at == 105.0 + TRIAL_S
     standing.observe(0.2, 1.0, 105.0, 105.2)
     assert standing.trial_at == 105.2
@@ -304,6 +316,7 @@ def test_one_trial_is_due_at_a_time_and_the_next_at_once_after_a_good_one() -> N
 def test_a_slow_hour_does_not_become_what_is_normal() -> None:
     ttft = slow_once()
     for hour_s in range(0, 3600, 6):
+        ttft.standing.tried(108.0 + hour_s)
         ttft.observe(1.0, 0, now=110.0 + hour_s)
     assert ttft.standing.well == pytest.approx(0.2, abs=0.05)
 
@@ -319,6 +332,7 @@ def test_a_request_that_waits_is_known_to_take_at_least_as_long() -> None:
 def test_plain_answers_end_the_penalty_of_failures() -> None:
     ttft = slow_once(0)
     ttft.penalise(90.0)
+    ttft.standing.tried(96.0)
     ttft.served(96.0, 97.0)
     assert ttft.overhead_s(97.0) > 1.0
     ttft.served(97.0, 98.0)

@@ -95,7 +95,10 @@ class Delivery:
         more = events - self._events
         if more:
             self._events = events
-            self._ends.extend(list(accumulate(sizes, initial=at))[-more:])
+            if len(sizes) == 1:
+                self._ends.append(at + sizes[0])
+            else:
+                self._ends.extend(list(accumulate(sizes, initial=at))[-more:])
 
     def whole(self, status: int, fields: Iterable[Field], body: bytes, tokens: int) -> None:
         """Hand over a whole non-streaming answer of so many tokens."""

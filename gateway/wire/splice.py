@@ -46,7 +46,8 @@ _open = re.compile(_SPACE + rb"\{" + _SPACE).match
 _member = re.compile(
     rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE + rb"(" + _VALUE + rb")" + _SPACE + rb"([,}])" + _SPACE
 ).match
-# All members at once, and a last match without groups for what is none.
+# All members at once, and a last match without groups for the rest where one is none: it takes whatever there is, so no
+# byte is ever passed over.
 _every_member = re.compile(
     rb'"([^"\\]*+)("' + _SPACE + rb":" + _SPACE + rb")(" + _VALUE + rb")(" + _SPACE + rb"[,}]" + _SPACE + rb")|(?s:.)++"
 ).findall
@@ -115,8 +116,7 @@ def places(raw: bytes, keys: frozenset[bytes], count: int) -> tuple[dict[bytes, 
         if key in keys:
             spans[key] = (at, end)
         at = end + len(closing)
-    # Every byte belongs to one of them: nothing was skipped on the way.
-    return (spans, end) if at == len(raw) else None
+    return spans, end
 
 
 def _shortened(raw: bytes) -> tuple[bytes, list[tuple[int, int]]]:

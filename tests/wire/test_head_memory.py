@@ -157,6 +157,13 @@ def test_a_head_is_read_alike_with_any_digits(
             assert by_memory(memory, data) == at_length(data, response=response)
 
 
+def test_a_status_without_a_body_is_read_anew_each_time() -> None:
+    memory = response_heads(32_768)
+    for digits in (b"0", b"9", b"0"):
+        data = b"HTTP/1.1 204 X\r\ncontent-length: " + digits + b"\r\n\r\n"
+        assert by_memory(memory, data) == at_length(data, response=True)
+
+
 @pytest.mark.parametrize("raw", [request(b"5"), LINE + b"\r\n", b"\r\n\r\n" + request(b"5")])
 def test_a_head_is_waited_for_until_it_ends(raw: bytes) -> None:
     memory = request_heads(LIMITS)

@@ -316,7 +316,8 @@ ANYTHING = st.one_of(NUMBERS, st.text(max_size=4), st.lists(st.text(max_size=2),
 
 @given(st.dictionaries(st.sampled_from([*USAGE, "prompt_cache_hit_tokens", "cached_tokens", "x"]), NUMBERS))
 def test_a_plain_usage_is_read_as_any_other(changes: dict[str, Any]) -> None:
-    for usage in (USAGE | changes, changes, USAGE):
+    beyond = {"prompt_tokens": TOKENS_MAX, "completion_tokens": 1, "total_tokens": TOKENS_MAX + 1}
+    for usage in (USAGE | changes, changes, USAGE, beyond, beyond | changes):
         assert claims(usage) == claims(usage | CLOSER_LOOK_AT_USAGE)
 
 

@@ -111,6 +111,11 @@ def test_members_of_a_large_body_are_where_a_parser_finds_them(
     assert all(raw[m.start] == ord('"') and raw[m.end] in b",}" for m in found)
 
 
+def test_a_string_that_ends_in_a_backslash_ends_there_in_a_large_body() -> None:
+    part = b'["' + b"z" * LARGE_BYTES + b'\\\\","y"]'
+    assert keys(b'{"a":' + part + b',"b":' + part + b',"model":1}') == ["a", "b", "model"]
+
+
 @given(documents())
 def test_the_places_of_chosen_keys_are_those_of_their_members(document: Document) -> None:
     members, raw = document

@@ -112,8 +112,8 @@ def test_members_of_a_large_body_are_where_a_parser_finds_them(
 
 
 def test_a_string_that_ends_in_a_backslash_ends_there_in_a_large_body() -> None:
-    part = b'["' + b"z" * LARGE_BYTES + b'\\\\","y"]'
-    assert keys(b'{"a":' + part + b',"b":' + part + b',"model":1}') == ["a", "b", "model"]
+    raw = b'{"a":["' + b"z" * LARGE_BYTES + b'\\\\"],"b":["\\""],"model":1}'
+    assert keys(raw) == ["a", "b", "model"]
 
 
 @given(documents())

@@ -1,8 +1,8 @@
 """HTTP/1.1 heads as they go out: plainly.
 
 Nothing that could end a line early is ever written: names must be tokens and values free of control characters, or a
-ValueError is raised. Heads of which nearly everything is known before (`ResponseTemplate`) are checked then, and only
-the values that come later are checked later.
+ValueError is raised. What is known of a head before its request comes (`request_start`) is checked then, and only what
+comes later is checked later.
 """
 
 import re
@@ -97,32 +97,3 @@ def encode_response_head(
         lines.append(b"connection: close\r\n")
     lines.append(b"\r\n")
     return b"".join(lines)
-
-
-class ResponseTemplate:
-    """The heads of responses that differ in the values of some fields, and in their length where they have one.
-
-    `later` names these fields, which come after the others in this order. All else is checked and joined once.
-    """
-
-    __slots__ = ("_chunked", "_form")
-
-    def __init__(
-        self,
-        status: int,
-        fields: Iterable[tuple[str | bytes, str | bytes]],
-        later: Iterable[str] = (),
-        *,
-        chunked: bool = False,
-        close: bool = False,
-    ) -> None:
-        head = encode_response_head(status, fields, close=close).removesuffix(b"\r\n").replace(b"%", b"%%")
-        lines = [_field_line(name, "").replace(b"%", b"%%").removesuffix(b"\r\n") + b"%b\r\n" for name in later]
-        framing = b"transfer-encoding: chunked\r\n" if chunked else b"content-length: %d\r\n"
-        self._form = b"".join([head, *lines, framing, b"\r\n"])
-        self._chunked = chunked
-
-    def encode(self, values: Iterable[str], content_length: int = 0) -> bytes:
-        """The head with these values. ValueError for one that is not printable ASCII."""
-        sent = [sendable(value) for value in values]
-        return self._form % tuple(sent) if self._chunked else self._form % (*sent, content_length)

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from gateway.wire.http1 import HeadLimits, parse_request_head, parse_response_head
 from gateway.wire.http1_encode import (
     CONTINUE,
-    ResponseTemplate,
     encode_request_head,
     encode_response_head,
     request_start,
@@ -101,40 +100,10 @@ def test_whatever_is_encoded_parses_to_the_same_fields(fields: dict[str, str]) -
     assert parse_response_head(raw)[0].headers == expected
 
 
-TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12)
-
-
-@given(TEXT, TEXT, st.integers(0, 10**15 - 1), st.booleans(), st.booleans(), st.booleans())
-def test_a_template_writes_the_head_it_stands_for(
-    fixed: str, later: str, length: int, named: bool, chunked: bool, close: bool
-) -> None:
-    fields = [("content-type", "text/plain"), ("x-%odd", fixed)]
-    more = [("x-id", later), ("x-more", fixed)] if named else []
-    template = ResponseTemplate(200, fields, [name for name, _ in more], chunked=chunked, close=close)
-    head, told = parse_response_head(template.encode([value for _, value in more], length))
-    expected, expected_told = parse_response_head(
-        encode_response_head(
-            200, [*fields, *more], content_length=None if chunked else length, chunked=chunked, close=close
-        )
-    )
-    assert (sorted(head.headers), told) == (sorted(expected.headers), expected_told)
-    assert [head[0], *head[3:]] == [expected[0], *expected[3:]]
-
-
 @pytest.mark.parametrize("character", [*map(chr, range(0x20)), "\x7f", "é", "\u2028"])
 def test_no_late_value_ends_its_line(character: str) -> None:
     with pytest.raises(ValueError):
         sendable(f"a{character}b")
-    with pytest.raises(ValueError):
-        ResponseTemplate(200, [], ["x-id"]).encode([f"a{character}b"])
-
-
-@pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "é", "content-length"])
-def test_a_template_is_checked_when_it_is_made(name: str) -> None:
-    with pytest.raises(ValueError):
-        ResponseTemplate(200, [(name, "x")])
-    with pytest.raises(ValueError):
-        ResponseTemplate(200, [], [name])
 
 
 def test_more_lines_may_follow_the_start_of_a_request() -> None:

@@ -52,6 +52,7 @@ class Port:
         self.next_sweep_at = 0.0
         self._connections: set[Connection] = set()
         self._shaking = 0
+        self._stopped = False
         self._body_bytes = 0
         self._expiring: set[Expiring] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -74,17 +75,21 @@ class Port:
     def shaking(self, change: int) -> None:
         """So many handshakes more are under way."""
         self._shaking += change
-        self.workers.hold(self.held)
+        self._tell_held()
 
     def enter(self, connection: Connection) -> bool:
         """Register a connection. False: over the bound, it must be told and closed."""
         self._connections.add(connection)
-        self.workers.hold(self.held)
+        self._tell_held()
         return len(self._connections) <= self.limits.connections_max
 
     def leave(self, connection: Connection) -> None:
         self._connections.discard(connection)
-        self.workers.hold(self.held)
+        self._tell_held()
+
+    def _tell_held(self) -> None:
+        if not self._stopped:
+            self.workers.hold(self.held)
 
     def take_body_bytes(self, count: int) -> bool:
         """Reserve memory for request bodies. False: the worker's bound is reached."""
@@ -113,6 +118,8 @@ class Port:
         self._sweep(min(SWEEP_S, max(0.01, shortest_s / 8)))
 
     def stop(self) -> None:
+        """No sweep any more. Connections may still leave when the cells that say how many there are, are closed."""
+        self._stopped = True
         if self._sweeper is not None:
             self._sweeper.cancel()
 

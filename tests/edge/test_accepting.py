@@ -160,3 +160,15 @@ async def test_without_descriptors_it_tries_again_later(door: Door, caplog: pyte
     await door.all_in()
     assert Exhausted.tries == 3
     assert caplog.text.count("could not be accepted") == 2
+
+
+async def test_a_connection_may_outlive_the_cells_in_which_it_is_counted(tmp_path: Path) -> None:
+    Cells.create(tmp_path / CELLS_NAME, 1).close()
+    cells = Cells.open(tmp_path / CELLS_NAME, 0)
+    port = Port(Limits(), asyncio.get_running_loop(), Workers(cells))
+    client = Client(port)
+    client.connection_made(None)
+    port.stop()
+    cells.close()
+    client.connection_lost(None)
+    assert port.connections == 0

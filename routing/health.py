@@ -9,7 +9,7 @@ seconds failed, or at once when it refuses our credentials. There are two ways b
   half-open: one request at a time may try it; a success starts the slow start, a failure ejects again with the next
   n.
 
-A site that fails less than that, but more than retries can hide, is *doubted*: its share of the traffic drops to
+A site that fails in part, less than that but more than retries can hide, is *doubted*: its share of the traffic drops to
 nothing at every failure and grows back within fifteen seconds, slowly first, so that a few requests find out whether
 it still fails.
 
@@ -218,7 +218,9 @@ class Health:
         ):
             self._eject(now, cause)
         elif failures > limits.doubt_share * outcomes and (
-            failures >= limits.doubt_failures_min or now < self.doubted_at + limits.doubt_s
+            now < self.doubted_at + limits.doubt_s
+            # One that fails whole is for the ejection, which comes as fast; unless it came back from one to fail again.
+            or (failures >= limits.doubt_failures_min and (failures < outcomes or self.ejections > 0))
         ):
             self.doubted_at = now
             self._foresee()

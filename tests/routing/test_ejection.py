@@ -309,3 +309,12 @@ def test_while_a_site_is_doubted_one_failure_doubts_it_again() -> None:
     assert health.weight(14.0) == 0.0
     health.failed(40.0)
     assert health.weight(40.0) == 1.0
+
+
+def test_a_site_that_fails_whole_is_ejected_at_its_fifth_failure_and_not_spared_by_doubt() -> None:
+    health = Health()
+    for number in range(4):
+        health.failed(float(number))
+        assert health.weight(float(number)) == 1.0
+    health.failed(4.0)
+    assert health.barred(4.0) == "ejected"

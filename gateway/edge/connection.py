@@ -22,6 +22,7 @@ import asyncio
 import enum
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol, cast
@@ -223,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self._limits.buffer_bytes_high)
         peer = transport.get_extra_info("peername")
         # On a socket for both families an IPv4 client comes as ::ffff:a.b.c.d.
-        self.peer = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) and peer else ""
+        self.peer = sys.intern(str(peer[0]).removeprefix("::ffff:")) if isinstance(peer, tuple) and peer else ""
         self.deadline = self._port.now() + self._limits.idle_s
         if not self._port.enter(self):
             error = Refused(503, "overloaded", "Too many connections; try again shortly.", retry_after_s=1)

@@ -18,7 +18,7 @@ from gateway.wire.openai import DONE_EVENT, KEEP_ALIVE_COMMENT
 from gateway.wire.openai_stream import Passed
 
 # The buffer is asked what has left once this many ends are remembered: small, for every stream holds as many.
-REMEMBERED_ENDS = 32
+REMEMBERED_ENDS = 8
 _end_of = itemgetter(0)
 
 

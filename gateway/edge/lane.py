@@ -18,6 +18,7 @@ between each two, which neither ends a string nor continues an escape or a chara
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import accumulate, islice, repeat
 from typing import Protocol
 
@@ -31,14 +32,20 @@ from gateway.wire.openai_stream import StreamTap
 
 # What is around a text while nothing may be told by its text: no read is so short.
 _NOTHING = -2 * WHOLE_CHUNK_BYTES_MAX
-# Events between two looks at what has left the client's transport, less one: a mask.
-_LOOK_MASK = 31
+# Events between two looks at what has left the client's transport, less one: a mask. Each is 40 bytes of every stream.
+_LOOK_MASK = 7
 # How often the long way may end within one read: each time costs a look at all that is left of it.
 _RETURNS_MAX = 4
 _CHUNK_END = b"\n\n\r\n"
 _EVENT_ENDS = (b"\n\n", b"\n\r", b"\r\r")
 _LINES = frozenset(SIZE_LINES)
 _without = bytes.removeprefix
+
+
+@lru_cache(maxsize=64)
+def _in_chunk(suffix: bytes) -> bytes:
+    """The last bytes of an event with what ends a chunk: the same object for all streams of a backend."""
+    return suffix + b"\r\n"
 
 
 class Sweeping(Protocol):
@@ -117,7 +124,7 @@ class Lane(Delivery):
             return
         if shape is not self._shape:
             self._shape = shape
-            self._prefix, self._suffix = shape.prefix, shape.suffix + b"\r\n"
+            self._prefix, self._suffix = shape.prefix, _in_chunk(shape.suffix)
             self._cuts = shape.forward is not None
             if shape.forward is not None:
                 self._before, self._after = shape.forward

@@ -1,8 +1,8 @@
 """The board: live counts of every stream, in a mapped file that survives `kill -9`.
 
     page 0        magic, version, number of slots
-    n slots       of 704 bytes: 24 cells of 8 bytes, and the first 512 bytes of the first record
-    n spares      of 3,392 bytes: the rest of the first record, and the second
+    n slots       of 640 bytes: 24 cells of 8 bytes, and the first 448 bytes of the first record
+    n spares      of 3,456 bytes: the rest of the first record, and the second
 
 A cell is written by one aligned store (a memoryview of 64-bit cells), so whoever reads after a kill finds the old
 number or the new one. `struct.pack_into` would not do: it zeroes its target before it writes. Counts move before the
@@ -12,8 +12,8 @@ A slot holds the opening of its request, and a retry on another backend replaces
 counted for the attempt. Hence two sides: the next attempt is written to the side that is not in use, and becomes the
 current one by a single store of the selector. A slot gets its id before its live mark, and loses the mark first.
 
-What nearly every request needs lies in its slot (an opening is 300 to 500 bytes); long openings and second tries reach
-into the spare. So of the mapped file a stream brings 0.7 KiB into memory, not 4: a twelfth of what it costs in all.
+What nearly every request needs lies in its slot (an opening is 300 to 450 bytes); long openings and second tries reach
+into the spare. So of the mapped file a stream brings 0.6 KiB into memory, not 4: a twelfth of what it costs in all.
 
 One process writes; all others map read-only.
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PAGE = 4096
-_SLOT_BYTES, _SPARE_BYTES = 704, 3392
+_SLOT_BYTES, _SPARE_BYTES = 640, 3456
 _MAGIC = int.from_bytes(b"tpboard\0", "little")
 _VERSION = 2
 
@@ -43,7 +43,7 @@ _SIDE_BIT = 16
 _LENGTH_MASK = (1 << _SIDE_BIT) - 1
 _LOW_MASK = (1 << 64) - 1
 AREA_BYTES = (_SLOT_BYTES + _SPARE_BYTES - _HEADER_CELLS * 8) // 2  # 1,952
-_NEAR_BYTES = _SLOT_BYTES - _HEADER_CELLS * 8  # of the first record, in the slot itself: 512
+_NEAR_BYTES = _SLOT_BYTES - _HEADER_CELLS * 8  # of the first record, in the slot itself: 448
 
 _ZEROS = memoryview(bytes(_HEADER_CELLS * 8)).cast("Q")
 

@@ -5,6 +5,7 @@ What the gateway acts on must be of the right type and stand there once: with a 
 could each act on another value. All else is the backend's business.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -64,7 +65,7 @@ def parse_request(raw: bytes, endpoint: Endpoint) -> RequestFacts:
     if not isinstance(model, str) or not 0 < len(model) <= MODEL_CHARS_MAX:
         raise BadRequest(400, f"model must be a string of 1 to {MODEL_CHARS_MAX} characters", "model")
     return RequestFacts(
-        model,
+        sys.intern(model),  # there are few, and every stream keeps one
         stream,
         include_usage,
         continuous_usage,

@@ -31,6 +31,7 @@ _SHAPES_MAX = 4  # a few choices at once, or content beside reasoning
 _PAUSE_MAX = 64  # events between attempts to learn where shapes never fit
 
 _EVENT_END = b"\n\n"
+_NONE_FINISHED: dict[int, str] = {}  # of all streams under way; never changed
 
 
 class StreamTap:
@@ -77,7 +78,7 @@ class StreamTap:
         self.content_events = 0
         self.reasoning_events = 0
         self.started = False  # a content event was seen, be it a bare finish_reason
-        self.finish_reasons: dict[int, str] = {}
+        self.finish_reasons = _NONE_FINISHED
         self.done = False  # [DONE] was seen
         self.error: dict[str, Any] | None = (
             None  # of an error event, in the backend's words: message, type, code, param
@@ -300,7 +301,7 @@ class StreamTap:
             self.reasoning_events += any(shows_reasoning(choice) for choice in choices)
         for choice in finished:
             if 0 <= index_of(choice) < self._choices:
-                self.finish_reasons.setdefault(index_of(choice), _reason(choice))
+                self.finish_reasons = {index_of(choice): _reason(choice), **self.finish_reasons}
         self.started = self.started or carries or bool(finished)
         if carries and not finished and len(choices) == 1:
             self._learn(event, chunk, cuts=cuts)

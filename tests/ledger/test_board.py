@@ -149,7 +149,7 @@ def test_a_full_board_gives_no_slot(board):
 def test_slots_are_reused_last_in_first_out_so_that_memory_follows_concurrency(tmp_path):
     board = Board.create(tmp_path / "board", 1000)
     for number in range(0, 1000, 8):
-        held = [claim(board, number + n, b"o" * 500) for n in range(8)]
+        held = [claim(board, number + n, b"o" * 440) for n in range(8)]
         for slot in held:
             slot.count(1, 2, 3)
             slot.release()

@@ -9,9 +9,9 @@ seconds failed, or at once when it refuses our credentials. There are two ways b
   half-open: one request at a time may try it; a success starts the slow start, a failure ejects again with the next
   n.
 
-A site that fails in part, less than that but more than retries can hide, is *doubted*: its share of the traffic drops to
-nothing at every failure and grows back within fifteen seconds, slowly first, so that a few requests find out whether
-it still fails.
+A site that fails in part, less than that but more than retries can hide, is *doubted*: its share of the traffic drops
+to nothing at every failure and grows back within fifteen seconds, slowly first, so that a few requests find out
+whether it still fails.
 
 No setting says which: a probe verdict keeps the site out for another 30 s, so where probes come (every 5 s) they
 alone decide, and where they stop coming the clock takes over. An ejection is a verdict about the site; saturation

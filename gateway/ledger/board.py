@@ -28,7 +28,7 @@ from typing import NamedTuple
 _PAGE = 4096
 _SLOT_BYTES, _SPARE_BYTES = 640, 3456
 _MAGIC = int.from_bytes(b"tpboard\0", "little")
-_VERSION = 2
+_VERSION = 3
 
 # Cells of a slot.
 _LIVE, _ID_HIGH, _ID_LOW = 0, 1, 2

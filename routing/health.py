@@ -217,11 +217,7 @@ class Health:
             or (outcomes >= limits.eject_outcomes_min and failures > limits.eject_share * outcomes)
         ):
             self._eject(now, cause)
-        elif failures > limits.doubt_share * outcomes and (
-            now < self.doubted_at + limits.doubt_s
-            # One that fails whole is for the ejection, which comes as fast; unless it came back from one to fail again.
-            or (failures >= limits.doubt_failures_min and (failures < outcomes or self.ejections > 0))
-        ):
+        elif self._doubtful(now, outcomes, failures):
             self.doubted_at = now
             self._foresee()
 
@@ -252,9 +248,21 @@ class Health:
             self._probed_at = self.decided_at = now
             self._good_probes = 0
 
+    def _doubtful(self, now: float, outcomes: int, failures: int) -> bool:
+        limits = self._limits
+        if failures <= limits.doubt_share * outcomes:
+            return False
+        if now < self.doubted_at + limits.doubt_s:
+            return True
+        # One that fails whole is for the ejection, which comes as fast; unless it came back from one lately.
+        return failures >= limits.doubt_failures_min and (failures < outcomes or not self._long_well(now))
+
+    def _long_well(self, now: float) -> bool:
+        """Whether its ejections are forgotten."""
+        return self.ejected_at is None and now - self.returned_at >= self._limits.eject_s_max
+
     def _eject(self, now: float, cause: str) -> None:
-        well = self.ejected_at is None and now - self.returned_at >= self._limits.eject_s_max
-        self.ejections = 1 if well else self.ejections + 1
+        self.ejections = 1 if self._long_well(now) else self.ejections + 1
         self.ejected_at = self.decided_at = now
         self.cause = cause
         self._restart()

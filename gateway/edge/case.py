@@ -33,14 +33,12 @@ class Case:
         "body",
         "body_bytes",
         "caller",
-        "client",
         "connection",
         "counts",
         "course",
         "delivery",
         "demand",
         "desk",
-        "endpoint",
         "facts",
         "failure",
         "head",
@@ -71,8 +69,6 @@ class Case:
         self.body = body
         self.body_bytes = len(body)
         self.caller = caller
-        self.client = caller.client
-        self.endpoint = caller.endpoint
         self.admitted_at = desk.now()
         self.admitted_wall = wall()
         self.attempt: Attempt | None = None  # the one that serves, or may

@@ -9,10 +9,8 @@ import asyncio
 import logging
 from typing import NamedTuple
 
-from gateway.config import TenantSettings
 from gateway.edge.desk import Desk
 from gateway.edge.explaining import candidate_facts
-from gateway.edge.locate import Destination
 from gateway.edge.relay import Attempt
 from gateway.errors import ApiError, BackendSaturated, Refused, UpstreamError
 from gateway.ledger.log import LedgerUnavailable
@@ -53,11 +51,9 @@ class Course:
         "_attempt_at",
         "_demand",
         "_desk",
-        "_destination",
         "_live",
         "_started_at",
         "_tables",
-        "_tenant",
         "_ticket",
         "_tried",
         "failed",
@@ -69,17 +65,13 @@ class Course:
         "upstream",
     )
 
-    def __init__(
-        self, desk: Desk, tenant: TenantSettings, demand: Demand, destination: Destination, template: Opening
-    ) -> None:
+    def __init__(self, desk: Desk, demand: Demand, template: Opening) -> None:
         """`template` holds the identity of the request; the course fills in where it goes."""
         self._desk = desk
         self._live = desk.live
         # One version from start to end, whatever is installed meanwhile.
         self._tables = desk.live.tables
-        self._tenant = tenant
         self._demand = demand
-        self._destination = destination
         self.opening = template
         self._started_at = desk.now()
         self._attempt_at = self._started_at
@@ -293,28 +285,27 @@ class Course:
 
     def _take(self, decision: Decision, prices: PriceSlice) -> Leg:
         """The lease, in the tick of the decision, and the opening that says where the request goes."""
-        live, now = self._live, self._desk.now()
+        live, demand, now = self._live, self._demand, self._desk.now()
         self.rule = decision.rule
         fair = self._desk.limits.fair_share
-        lease = decision.lease(live.states, now, live.links, tenant=self._demand.tenant if fair else "")
+        lease = decision.lease(live.states, now, live.links, tenant=demand.tenant if fair else "")
         route = decision.route
         assert route is not None
         backend = route.backend
         self._tried += (backend.name,)
         ratio = live.states[backend.name].tokens_per_event
-        destination = self._destination.country
         opening = self.opening._replace(
-            upstream_model=backend.models[self._demand.model],
+            upstream_model=backend.models[demand.model],
             origin_backend=backend.name,
             origin_region=backend.region,
             origin_country=backend.country,
-            exported=(destination != backend.country) if destination else None,
+            exported=(demand.destination != backend.country) if demand.destination else None,
             tokens_per_event_max=backend.tokens_per_event_max,
             tokens_per_event_milli=round(ratio.value * 1000),
             price_version=decision.price_version,
             route_version=decision.route_version,
             units=prices.units(backend.name, route.link.name),
-            tariff=prices.charge(self._tenant.name),
+            tariff=prices.charge(demand.tenant),
             failed=self.failed,
         )
         self._remember(decision)

@@ -41,10 +41,9 @@ class Endpoints:
         Raises:
             ApiError: 404, 405, 415, 401, in this order; or 503 while draining.
         """
-        known: Caller | None = head.facts
-        if known is not None:
-            self._proxy.check_accepting(known.client)
-            return lambda body: self._proxy.begin(connection, head, body, known)
+        caller: Caller | None = head.facts
+        if caller is not None:
+            return self._taker(connection, head, caller)
         methods = METHODS.get(head.path)
         if methods is None:
             raise ApiError(404, f"There is no {head.path[:200]} here.", code="not_found")
@@ -59,8 +58,11 @@ class Endpoints:
         client = self._proxy.authenticate(head)
         if endpoint is None:
             return lambda _: self._models(connection, client)
-        self._proxy.check_accepting(client)
         caller = head.facts = Caller(head, client, endpoint)
+        return self._taker(connection, head, caller)
+
+    def _taker(self, connection: ClientConnection, head: RequestHead, caller: Caller) -> OnBody:
+        self._proxy.check_accepting(caller.client)
         return lambda body: self._proxy.begin(connection, head, body, caller)
 
     def _health(self, connection: ClientConnection, path: str) -> None:

@@ -68,31 +68,32 @@ class Exchange(Hedging):
         Raises:
             ApiError: the request is refused; nothing is held.
         """
-        desk, tenant = self.desk, self.client.tenant
+        desk, caller = self.desk, self.caller
+        client, endpoint = caller.client, caller.endpoint
         try:
-            self.facts = parse_request(self.body, self.endpoint.shape)
+            self.facts = parse_request(self.body, endpoint.shape)
         except BadRequest as error:
             raise ApiError(error.status, error.reason, param=error.param, code="invalid_request") from None
-        destination = self.caller.destination(desk.locator, self.connection.peer, self.head)
-        self.demand = desk.demand(self.facts, len(self.body), tenant, destination, self.endpoint.dialect)
+        destination = caller.destination(desk.locator, self.connection.peer, self.head)
+        self.demand = desk.demand(self.facts, self.body_bytes, client.tenant, destination, endpoint.dialect)
         expected = self.demand.input_tokens + round(self.demand.output_tokens)
-        self.permit = desk.admission.admit(self.client, expected, self.admitted_at, self.admitted_wall)
+        self.permit = desk.admission.admit(client, expected, self.admitted_at, self.admitted_wall)
         try:
             export_id, opening = opening_of(self, destination)
-            self.course = Course(desk, tenant, self.demand, destination, opening)
-            self.course.first_route(export_id, len(self.body))
+            self.course = Course(desk, self.demand, opening)
+            self.course.first_route(export_id, self.body_bytes)
         except BaseException:
             self.permit.settle(0, self.admitted_at)
             raise
         self._on_over = on_over
         self._task = self._rival = self._hedge_timer = None
-        client, slot = self.connection, self.course.slot
-        self.delivery = Lane(client, slot, desk.port) if self.facts.stream else Delivery(client, slot)
+        connection, slot = self.connection, self.course.slot
+        self.delivery = Lane(connection, slot, desk.port) if self.facts.stream else Delivery(connection, slot)
         self.connection.exchange = self
         try:
-            connection = self.course.upstream.pool.take_idle()
-            if connection is not None:
-                self._send(connection)
+            idle = self.course.upstream.pool.take_idle()
+            if idle is not None:
+                self._send(idle)
             else:
                 self._task = desk.spawn(self._connect())
             self._arm()
@@ -134,7 +135,7 @@ class Exchange(Hedging):
     ) -> tuple[Attempt, bytes, bytes]:
         desk, facts = self.desk, self.facts
         body = upstream_body(self.body, facts, opening.upstream_model, upstream.usage)
-        head = upstream.request_head(PATHS[self.endpoint.shape], self.head, opening.request_id, len(body))
+        head = upstream.request_head(PATHS[self.caller.endpoint.shape], self.head, opening.request_id, len(body))
         attempt: Attempt
         if facts.stream:
             tap = StreamTap(
@@ -344,9 +345,8 @@ class Exchange(Hedging):
         except Exception:
             logger.exception(REQUEST_FAILED, extra={"export_id": self.course.export_id})
         finally:
-            self.attempt = (
-                None  # it knows its owner: without the circle both go at once, and not when a collection comes
-            )
+            # It knows its owner: without the circle both go at once, and not when a collection comes.
+            self.attempt = None
             self._on_over(self)
 
     def _told(self, error: UpstreamError) -> ApiError:

@@ -21,17 +21,17 @@ BYTES_PER_ANSWER_TOKEN = 4.0
 
 def opening_of(case: Case, destination: Destination) -> tuple[bytes, Opening]:
     """The identity of a request, before it is known where it goes; and its export id as bytes."""
-    desk, client, facts = case.desk, case.client, case.facts
+    desk, caller, facts = case.desk, case.caller, case.facts
     export_id, text = desk.ids.next(case.admitted_wall)
     settings = desk.live.settings.gateway
     return export_id, Opening(
         export_id=text,
         opened_at_us=round(case.admitted_wall * 1e6),
-        tenant=client.tenant.name,
+        tenant=caller.client.tenant.name,
         model=facts.model,
-        request_id=case.caller.request_id,
-        key_id=client.key_id,
-        dialect=case.endpoint.dialect,
+        request_id=caller.request_id,
+        key_id=caller.client.key_id,
+        dialect=caller.endpoint.dialect,
         stream=facts.stream,
         destination_country=destination.country,
         destination_method=destination.method,
@@ -181,9 +181,9 @@ def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
     if "input_estimated" not in counts.flags:
         live.input_bytes.observe(facts.model, facts.prompt_bytes, usage.input_tokens)
     live.lengths.observe(
-        case.client.tenant.name, facts.model, case.demand.input_tokens, usage.output_tokens, facts.choices
+        case.caller.client.tenant.name, facts.model, case.demand.input_tokens, usage.output_tokens, facts.choices
     )
-    state.bytes_out.observe((case.endpoint.dialect, facts.stream), attempt.bytes_received, usage.output_tokens)
+    state.bytes_out.observe((case.caller.endpoint.dialect, facts.stream), attempt.bytes_received, usage.output_tokens)
 
 
 def _measure(case: Case, counts: Counts) -> None:

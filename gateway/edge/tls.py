@@ -2,8 +2,8 @@
 
 The event loop's own TLS cannot say what its socket still holds, gives a closing connection 30 s, and hides a client
 that shuts its sending side without a goodbye. What was delivered, how long a slow reader is waited for, and when a
-client is gone all hang on that. So `ssl.SSLObject` does the cryptography here, the TCP transport the buffering, and a
-deque remembers where in the encrypted bytes each record of plain ones ends.
+client is gone all hang on that. So the cryptography is `gateway.tls`, the TCP transport does the buffering, and a deque
+remembers where in the encrypted bytes each record of plain ones ends.
 
 To the TCP transport this is the protocol, to the client's connection it is the transport.
 """
@@ -17,10 +17,10 @@ from typing import Any, cast
 
 from gateway.edge.connection import ClientConnection
 from gateway.edge.port import Port
+from gateway.tls import Records
 
 # The most that fits into one record; only a whole record can be read by the other side.
 RECORD_BYTES = 16 * 1024
-READ_BYTES = 256 * 1024
 # The socket is asked what has left once this many ends are remembered.
 REMEMBERED_ENDS = 64
 
@@ -34,11 +34,9 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
         super().__init__()
         self._client = client
         self._port = port
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._records = Records(context, server_side=True)
         self._tcp: asyncio.Transport
         self._giving_up: asyncio.TimerHandle
-        self._ready = False  # the handshake is done
         self._over = False  # our goodbye is said: what still comes is dropped
         self._plain_bytes = 0
         self._record_bytes = 0
@@ -57,23 +55,23 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
             # It bounds what it drops.
             self._client.data_received(data)
             return
-        self._incoming.write(data)
+        self._records.feed(data)
         try:
-            if self._ready or self._shake_hands():
+            if self._records.ready or self._shake_hands():
                 self._read()
         except ssl.SSLError:
             self._flush()  # the alert that says why
             self._tcp.close()
 
     def eof_received(self) -> bool:
-        if self._ready:
+        if self._records.ready:
             self._client.eof_received()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._giving_up.cancel()
         self._over = True
-        if self._ready:
+        if self._records.ready:
             self._client.connection_lost(exc)
         else:
             self._port.shaking(-1)
@@ -97,8 +95,8 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
             self._write_record(view[start : start + RECORD_BYTES])
 
     def _write_record(self, data: Data) -> None:
-        self._tls.write(data)
-        record = self._outgoing.read()
+        self._records.tls.write(data)
+        record = self._records.outgoing()
         self._plain_bytes += len(data)
         self._record_bytes += len(record)
         self._ends.append((self._record_bytes, self._plain_bytes))
@@ -149,37 +147,28 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
     # ---- records
 
     def _shake_hands(self) -> bool:
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            self._flush()
-            return False
+        done = self._records.shake_hands()
         self._flush()
+        if not done:
+            return False
         self._giving_up.cancel()
         self._port.shaking(-1)
-        self._ready = True
         self._client.connection_made(self)
         return True
 
     def _read(self) -> None:
         if self._over:
             return
-        pieces, goodbye = [], False
-        try:
-            while piece := self._tls.read(READ_BYTES):
-                pieces.append(piece)
-            goodbye = True
-        except ssl.SSLWantReadError:
-            pass
+        data, goodbye = self._records.read()
         self._flush()  # answers to changes of keys
-        if pieces:
-            self._client.data_received(b"".join(pieces))
+        if data:
+            self._client.data_received(data)
         if goodbye and not self._over:
             self._client.eof_received()
             self.close()
 
     def _flush(self) -> None:
-        records = self._outgoing.read()
+        records = self._records.outgoing()
         if records:
             self._record_bytes += len(records)
             self._tcp.write(records)
@@ -188,5 +177,5 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
         if not self._over:
             self._over = True
             with suppress(ssl.SSLError):  # the other side's is not waited for
-                self._tls.unwrap()
+                self._records.tls.unwrap()
             self._flush()

@@ -2,9 +2,9 @@
 
 A handshake without a session costs a signature, a certificate's way over the line and, abroad, time before the first
 token. The event loop has no parameter for a session, and a TLS 1.3 server sends its tickets only after the handshake.
-So `ssl.SSLObject` does the cryptography here: it begins with the session that the pool kept from an earlier connection
-to the same origin, and hands the newest one back once the backend has spoken. A backend that does not resume shakes
-hands in full; either way the certificate was verified by this very context for this very name.
+So the cryptography is `gateway.tls`: it begins with the session that the pool kept from an earlier connection to the
+same origin, and the newest one is handed back once the backend has spoken. A backend that does not resume shakes hands
+in full; either way the certificate was verified by this very context for this very name.
 
 To the TCP transport this is the protocol, to the backend's connection it is the transport.
 """
@@ -14,9 +14,8 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from gateway.tls import Records
 from gateway.upstream.transport import UpstreamConnection
-
-READ_BYTES = 256 * 1024
 
 
 class TlsTransport(asyncio.Protocol, asyncio.Transport):
@@ -34,11 +33,9 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self.connection = connection
         self._protocol: asyncio.Protocol = connection  # who reads; it may lend the reading to another
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host, session=session)
+        self._records = Records(context, server_hostname=host, session=session)
         self._on_session: Callable[[ssl.SSLSession], None] | None = on_session
         self._tcp: asyncio.Transport
-        self._open = False  # the handshake is done
         self._over = False
 
     # ---- called by the TCP transport
@@ -50,9 +47,9 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     def data_received(self, data: bytes) -> None:
         if self._over:
             return
-        self._incoming.write(data)
+        self._records.feed(data)
         try:
-            if self._open or self._shake_hands():
+            if self._records.ready or self._shake_hands():
                 self._read()
         except ssl.SSLError as error:
             self._flush()  # the alert that says why
@@ -63,7 +60,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._over = True
-        if self._open:
+        if self._records.ready:
             self._protocol.connection_lost(exc)
         elif not self.ready.done():
             self.ready.set_exception(exc or ConnectionResetError("closed during the TLS handshake"))
@@ -75,7 +72,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             return
         for data in list_of_data:
             if data:
-                self._tls.write(data)
+                self._records.tls.write(data)
         self._flush()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -89,7 +86,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "session_reused":
-            return self._tls.session_reused
+            return self._records.tls.session_reused
         return self._tcp.get_extra_info(name, default)
 
     def abort(self) -> None:
@@ -99,31 +96,22 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     # ---- records
 
     def _shake_hands(self) -> bool:
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            self._flush()
-            return False
+        done = self._records.shake_hands()
         self._flush()
-        self._open = True
+        if not done:
+            return False
         self.connection.connection_made(self)
         if not self.ready.done():
             self.ready.set_result(None)
         return True
 
     def _read(self) -> None:
-        pieces, goodbye = [], False
-        try:
-            while piece := self._tls.read(READ_BYTES):
-                pieces.append(piece)
-            goodbye = True
-        except ssl.SSLWantReadError:
-            pass
+        data, goodbye = self._records.read()
         self._flush()  # answers to changes of keys
-        if pieces:
+        if data:
             if self._on_session is not None:
                 self._keep_session(self._on_session)
-            self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._protocol.data_received(data)
         if goodbye and not self._over:
             self._over = True
             self._tcp.close()
@@ -131,7 +119,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     def _keep_session(self, on_session: Callable[[ssl.SSLSession], None]) -> None:
         """The tickets come before the first answer; a connection gives one to its pool."""
         self._on_session = None
-        session = self._tls.session
+        session = self._records.tls.session
         if session is not None and session.has_ticket:
             on_session(session)
 
@@ -141,6 +129,6 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._tcp.abort()
 
     def _flush(self) -> None:
-        records = self._outgoing.read()
+        records = self._records.outgoing()
         if records:
             self._tcp.write(records)

@@ -129,14 +129,14 @@ def test_the_first_live_worker_acts_for_all(opened: Open) -> None:
 
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from gateway.ledger.cells import Cells
 cells = Cells.open(Path(sys.argv[1]), 1)
 row = cells.row("tenant", "acme")
 cells.lock(row.number)
 print("held", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
@@ -144,7 +144,7 @@ time.sleep(60)
 def holder(tmp_path: Path, opened: Open) -> Iterator[subprocess.Popen[str]]:
     """A worker that stands still with the lock of "acme"."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path / CELLS_NAME)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         yield process
         process.kill()

@@ -23,8 +23,9 @@ BACKLOG = 1024
 # What the kernel holds for a slow reader, before doubling: enough for a fast stream, small enough to stay honest.
 SEND_BUFFER_BYTES = 64 * 1024
 # For glibc: blocks from 1 MiB on are mapped one by one and given back when they are freed. Left to itself it raises
-# that mark with the largest block it has seen, and keeps the room of the longest prompts for good.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1024 * 1024)}
+# that mark with the largest block it has seen, and keeps the room of the longest prompts for good. With that mark set
+# it would give back all else beyond 128 KiB at once, and long prompts would fault their pages in anew: 8 MiB stay.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1024 * 1024), "MALLOC_TRIM_THRESHOLD_": str(8 * 1024 * 1024)}
 
 
 class StartupError(Exception):

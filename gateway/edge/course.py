@@ -130,8 +130,8 @@ class Course:
         attempts = len(self.failed)
         if not may_retry(error.cause, attempts, now - self._started_at, self._live.retry_limits):
             return None
-        decision, prices = self._decide()
-        if decision.route is None or self._live.backends.get(decision.route.backend.name) is None:
+        decision, prices = self._decide_again()
+        if decision.route is None:
             return None
         if not self._live.retries.try_take(now):
             return None
@@ -174,8 +174,8 @@ class Course:
         live = self._live
         if len(self.failed) + 1 >= live.retry_limits.attempts_max:
             return None
-        decision, prices = self._decide()
-        if decision.route is None or live.backends.get(decision.route.backend.name) is None:
+        decision, prices = self._decide_again()
+        if decision.route is None:
             return None
         return self._take(decision, prices) if live.hedges.try_take(self._desk.now()) else None
 
@@ -274,6 +274,15 @@ class Course:
         now = desk.now()
         wall_s = self.opening.opened_at_us / 1e6 + (now - self._started_at)
         return self._live.decide(self._tables, self._demand, now, wall_s, frozenset(self._tried))
+
+    def _decide_again(self) -> tuple[Decision, PriceSlice]:
+        """For one more attempt: the tables are the request's own, and what a reload has removed since is none."""
+        while True:
+            decision, prices = self._decide()
+            route = decision.route
+            if route is None or self._live.backends.get(route.backend.name) is not None:
+                return decision, prices
+            self._tried += (route.backend.name,)
 
     def _note(self) -> None:
         """Write it down: in the log soon, on the board at once, with nothing counted for it yet."""

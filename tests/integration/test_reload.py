@@ -10,7 +10,8 @@ import pytest
 
 from tests.fakes.backend import ScriptedBackend
 from tests.fakes.client import RawClient, request
-from tests.fakes.configurations import KEY, one_site, toml
+from tests.fakes.configurations import KEY, document, link, one_site, region, toml
+from tests.fakes.configurations import backend as site_of
 from tests.fakes.gateway import POLL_S, Gateway, eventually
 from tests.fakes.script import Script
 from tests.fakes.streaming import Ask, stream
@@ -92,3 +93,22 @@ async def test_a_reload_does_not_wait_for_a_worker_that_is_starting_and_reaches_
         assert len(status["versions"]["routes"]) == 1
         assert (status["backends"][0]["slots"], status["backends"][0]["workers"]) == (7, 2)
         assert "did not take the configuration" not in gateway.stderr
+
+
+async def test_an_attempt_that_fails_after_a_reload_goes_past_the_backends_it_removed(
+    tmp_path: Path, backend: ScriptedBackend
+) -> None:
+    regions = {"first": region("NO", 5.0), "removed": region("FR", 50.0), "left": region("IT", 100.0)}
+    backend.site("first").script = Script(hold_before_head=True, status=500)
+    sites = [site_of(name, name, backend.site(name).url) for name in regions]
+    content = document(sites, regions=regions, links=[link(name) for name in regions])
+    async with Gateway(tmp_path, toml(content)) as gateway:
+        asked = asyncio.create_task(stream(gateway.url, KEY, Ask()))
+        await eventually(lambda: backend.site("first").log, "the first attempt")
+        content["backends"] = [each for each in sites if each["name"] != "removed"]
+        content["routes"][0]["backends"] = ["first", "left"]
+        await reload(gateway, content)
+        backend.site("first").release()
+        seen = await asked
+    assert (seen.status, seen.headers.get("x-tokenport-backend"), seen.done) == (200, "left", True)
+    assert backend.site("removed").log == []

@@ -64,7 +64,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock: setup
 	echo 'uv' | $(BIN)/uv $(COMPILE) --output-file lock/bootstrap.txt -
 	$(BIN)/uv $(COMPILE) --output-file lock/product.txt pyproject.toml
-	$(BIN)/uv $(COMPILE) --output-file lock/development.txt --extra demo --group dev pyproject.toml
+	$(BIN)/uv $(COMPILE) --output-file lock/development.txt --all-extras --group dev pyproject.toml
 	$(BIN)/uv $(COMPILE) --output-file lock/fuzz.txt --group fuzz
 
 clean:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from gateway.ledger.following import Position, follow
 from gateway.ledger.instants import DAY_US, QUARTER_US, parse_us
-from gateway.ledger.segment import TERMINAL, Head, Record, parse, segment_numbers, segment_path
+from gateway.ledger.segment import TERMINAL, Head, Record, parse
 from gateway.ledger.tables import ALIKE, ALIKE_KEY, FIGURES, OWN, ROLLUP_KEY, SUMS, UNITS, UNITS_MARK
 from pricing.export import FIRST_COLUMNS, NAMES
 
-_BATCH_BYTES = 512 * 1024  # one transaction; about 3 MB in memory, and little of it leaves the cache
 _ALIKE_MAX = 4096  # kept in memory, about 8 MB; the table has all
 _INTEGER_BOUND = 2**63  # SQLite's
 _SCALARS = frozenset((str, int, bool, type(None)))
@@ -56,15 +56,6 @@ _ADD_SPENT = "INSERT INTO main.spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE S
 _ADD_REFUSAL = "INSERT INTO main.refusals VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
 
 
-class Position(NamedTuple):
-    segment: int
-    offset: int
-
-
-class LogsDiffer(Exception):
-    """The index was folded from other logs than these."""
-
-
 class _Row(NamedTuple):
     """A terminal record as the tables have it."""
 
@@ -96,7 +87,7 @@ class Fold:
             LogsDiffer: what was folded is not in the log.
         """
         connection, total = self._connection, 0
-        for reached, lines in _batches(folded_position(connection, log), directory, log, end):
+        for reached, lines in follow(folded_position(connection, log), directory, log, end):
             rows, refusals = _read(lines)
             with self._together():
                 self._add(rows, refusals)
@@ -207,43 +198,6 @@ def _spent(groups: Iterable[Sequence[_Row]]) -> list[tuple[object, ...]]:
 
 
 # ---- lines
-
-
-def _batches(position: Position, directory: Path, log: int, end: Head | None) -> Iterator[tuple[Position, list[bytes]]]:
-    numbers = segment_numbers(directory)
-    if position.segment > max(numbers, default=0):
-        raise LogsDiffer(f"log {log} ends before what was folded of it")
-    for segment in numbers:
-        if segment < position.segment or (end is not None and segment > end.segment):
-            continue
-        start = position.offset if segment == position.segment else 0
-        path = segment_path(directory, segment)
-        if not path.exists():
-            return  # a segment in which nothing was ever acknowledged, taken back by a writer whose disk fails
-        size = path.stat().st_size
-        if start > size:
-            raise LogsDiffer(f"log {log} is shorter than what was folded of it")
-        stop = min(end.offset, size) if end is not None and segment == end.segment else size
-        for reached, lines in _segment_batches(path, start, stop):
-            yield Position(segment, reached), lines
-
-
-def _segment_batches(path: Path, start: int, stop: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Whole lines between two offsets, and where they end."""
-    size = _BATCH_BYTES
-    with path.open("rb", buffering=0) as file:
-        while start < stop:
-            file.seek(start)
-            data = file.read(min(size, stop - start))
-            lines = data.split(b"\n")
-            whole = len(data) - len(lines.pop())
-            if whole:
-                start += whole
-                yield start, lines
-            elif len(data) < size:
-                return
-            else:
-                size *= 2  # one line is longer
 
 
 def _read(lines: Iterable[bytes]) -> tuple[list[_Row], list[Record]]:

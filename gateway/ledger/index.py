@@ -9,7 +9,8 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.ledger.folding import Fold, LogsDiffer
+from gateway.ledger.folding import Fold
+from gateway.ledger.following import LogsDiffer
 from gateway.ledger.segment import Head, logs, read_head
 from gateway.ledger.tables import SCHEMA, SCHEMA_VERSION, create_tables
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.ledger.folding import Position, is_held, row_values
+from gateway.ledger.folding import is_held, row_values
+from gateway.ledger.following import Position
 from gateway.ledger.segment import Line
 from gateway.ledger.tables import ROLLUPS_OF_EXPORTS, SCHEMA_VERSION, SPENT_OF_EXPORTS
 from pricing.export import NAMES

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from gateway.ledger.folding import Fold, LogsDiffer
+from gateway.ledger.folding import Fold
+from gateway.ledger.following import LogsDiffer
 from gateway.ledger.index import INDEX_NAME, is_damage
 from gateway.ledger.instants import DAY_US, QUARTER_US, micros, rfc3339
 from gateway.ledger.segment import Record, logs

@@ -2,14 +2,18 @@
 
 Made once, at the first start, and never written over: a file that exists is used or complained about. Its public half
 is in every seal and is printed by `tokenport keys seal`; who keeps it elsewhere can check a copy of the ledger there.
+
+Apart from `seals`, so that workers, which read sealed segments and sign nothing, do without the 7 MB of cryptography.
 """
 
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -18,6 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+
+from gateway.ledger.seals import SEAL_VERSION, Seal
 
 KEY_NAME = "seal.key"
 
@@ -136,3 +142,24 @@ def _hex_key(text: str) -> str:
     text = text.strip().lower()
     sound = len(text) == _KEY_HEX_CHARS and all(char in "0123456789abcdef" for char in text)
     return text if sound else ""
+
+
+# ---- signatures
+
+
+def sign(members: Mapping[str, Any], key: Ed25519PrivateKey) -> Seal:
+    """The seal of these members, which are all but version, public_key and signature."""
+    public_key = public_hex(key)
+    unsigned = Seal(version=SEAL_VERSION, public_key=public_key, signature="", **members)
+    signature = key.sign(unsigned.encoded(signed=False)).hex()
+    return Seal(version=SEAL_VERSION, public_key=public_key, signature=signature, **members)
+
+
+def is_signed(seal: Seal, public_key: str) -> bool:
+    """Whether the signature of a seal is that of this key (64 hex digits)."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        key.verify(bytes.fromhex(seal.signature), seal.encoded(signed=False))
+    except (ValueError, InvalidSignature):
+        return False
+    return True

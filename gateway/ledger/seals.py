@@ -23,9 +23,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
 from gateway.ledger.segment import NO_HASH, logs
 
 SEAL_VERSION = 1
@@ -87,23 +84,6 @@ class Seal:
         if not signed:
             del members["signature"]
         return json.dumps(members, sort_keys=True, separators=(",", ":")).encode("ascii")
-
-    def signed_by(self, public_key: str) -> bool:
-        """Whether the signature is that of a key (64 hex digits)."""
-        try:
-            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-            key.verify(bytes.fromhex(self.signature), self.encoded(signed=False))
-        except (ValueError, InvalidSignature):
-            return False
-        return True
-
-
-def sign(members: Mapping[str, Any], key: Ed25519PrivateKey) -> Seal:
-    """The seal of these members, which are all but version, public_key and signature."""
-    public_key = key.public_key().public_bytes_raw().hex()
-    unsigned = Seal(version=SEAL_VERSION, public_key=public_key, signature="", **members)
-    signature = key.sign(unsigned.encoded(signed=False)).hex()
-    return Seal(version=SEAL_VERSION, public_key=public_key, signature=signature, **members)
 
 
 def seal_path(directory: Path, segment: int) -> Path:

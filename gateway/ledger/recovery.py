@@ -20,7 +20,8 @@ from gateway.ledger.instants import MICROS, micros, parse_us
 from gateway.ledger.log import LogWriter
 from gateway.ledger.opening import Opening
 from gateway.ledger.resume import started_at
-from gateway.ledger.segment import read_lines, read_record, segment_numbers, segment_path
+from gateway.ledger.segment import segment_numbers
+from gateway.ledger.segmentfile import read_lines, read_record
 from gateway.ledger.settlement import Ending, settle_row
 from pricing.export import Usage
 from pricing.units import MILLI, divide_half_even
@@ -157,7 +158,7 @@ def _ended(directory: Path, live: Mapping[str, tuple[Opening, BoardEntry]]) -> s
     ended: set[str] = set()
     oldest_us = min((opening.opened_at_us for opening, _ in live.values()), default=0)
     for segment in reversed(segment_numbers(directory) if live else []):
-        for line in read_lines(segment_path(directory, segment), segment):
+        for line in read_lines(directory, segment):
             if line.whole and line.data.startswith(_END):
                 export_id = line.data[len(_END) : len(_END) + _ID_CHARS].decode("ascii", "replace")
                 if export_id in live:

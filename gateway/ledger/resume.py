@@ -18,12 +18,13 @@ from gateway.ledger.segment import (
     Head,
     LedgerTooNew,
     Line,
+    chained,
     parse,
-    read_chain,
     read_head,
+    sealed_path,
     segment_numbers,
-    segment_path,
 )
+from gateway.ledger.segmentfile import first_line, read_lines
 
 
 class Damage(NamedTuple):
@@ -64,6 +65,8 @@ def resume(directory: Path) -> Resumed:
     if numbers:
         resumed.segment = numbers[-1]
         _scan(directory, numbers[_first_readable(directory, numbers) :], head, resumed)
+        if sealed_path(directory, numbers[-1]).exists():  # whatever was behind it: nothing may be added to it
+            resumed.current = False
     elif head is not None and head.count:
         resumed.damage = Damage(head.segment, 1, f"{head.count} acknowledged records are missing, and their segments")
     if head is not None:
@@ -83,15 +86,13 @@ def _unborn(directory: Path, segment: int, head: Head | None) -> bool:
     """A segment whose first line never became whole, and that the head does not know."""
     if head is not None and head.segment >= segment:
         return False
-    with segment_path(directory, segment).open("rb") as file:
-        return not file.readline().endswith(b"\n")
+    return not first_line(directory, segment).endswith(b"\n")
 
 
 def _first_readable(directory: Path, numbers: list[int]) -> int:
     """Index of the last segment whose first record can be read: the scan starts there, or at the very first."""
     for index in range(len(numbers) - 1, 0, -1):
-        with segment_path(directory, numbers[index]).open("rb") as file:
-            record, _ = parse(file.readline().rstrip(b"\n"))
+        record, _ = parse(first_line(directory, numbers[index]))
         if record is not None and record["record"] in HEADERS:
             return index
     return 0
@@ -102,9 +103,7 @@ def _scan(directory: Path, numbers: list[int], head: Head | None, resumed: Resum
     acknowledged = head.count if head is not None else 0
     line = Line(numbers[-1], 0, 0, b"", True)
     for index, segment in enumerate(numbers):
-        for line, record, problem in read_chain(
-            segment_path(directory, segment), segment, state.hash if index else None
-        ):
+        for line, record, problem in chained(read_lines(directory, segment), state.hash if index else None):
             torn = not line.whole and segment == numbers[-1] and state.count >= acknowledged
             if torn and resumed.damage is None:  # a damaged segment stays as it is, with all its bytes
                 resumed.torn = True
@@ -134,8 +133,7 @@ def _check_version(version: int) -> None:
 def started_at(directory: Path, segment: int) -> str:
     """The moment a segment was started; empty if it cannot be told."""
     try:
-        with segment_path(directory, segment).open("rb") as file:
-            record, _ = parse(file.readline().rstrip(b"\n"))
+        record, _ = parse(first_line(directory, segment))
     except OSError:
         return ""
     return str(record["at"]) if record is not None and record["record"] in HEADERS else ""

@@ -3,7 +3,7 @@
 Made once, at the first start, and never written over: a file that exists is used or complained about. Its public half
 is in every seal and is printed by `tokenport keys seal`; who keeps it elsewhere can check a copy of the ledger there.
 
-Apart from `seals`, so that workers, which read sealed segments and sign nothing, do without the 7 MB of cryptography.
+Apart from `seals`: workers read sealed segments, sign nothing, and do without the 7 MB of cryptography.
 """
 
 import os
@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -153,13 +153,3 @@ def sign(members: Mapping[str, Any], key: Ed25519PrivateKey) -> Seal:
     unsigned = Seal(version=SEAL_VERSION, public_key=public_key, signature="", **members)
     signature = key.sign(unsigned.encoded(signed=False)).hex()
     return Seal(version=SEAL_VERSION, public_key=public_key, signature=signature, **members)
-
-
-def is_signed(seal: Seal, public_key: str) -> bool:
-    """Whether the signature of a seal is that of this key (64 hex digits)."""
-    try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        key.verify(bytes.fromhex(seal.signature), seal.encoded(signed=False))
-    except (ValueError, InvalidSignature):
-        return False
-    return True

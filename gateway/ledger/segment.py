@@ -1,8 +1,12 @@
 """What a log is on disk: segments, lines, the chain through them, and the head.
 
-    ledger/K/000001.jsonl   log K's first segment: one JSON object a line
-    ledger/K/head           count and hash of the last acknowledged record, where it ends, and the next `seq`
-    ledger/K/lock           held (flock) by the one process that writes the log
+    ledger/K/000001.jsonl       log K's first segment: one JSON object a line
+    ledger/K/000001.jsonl.zst   the same, compressed (`frames`), once it is closed; later this alone is left
+    ledger/K/000001.seal        its seal (`seals`)
+    ledger/K/head               count and hash of the last acknowledged record, where it ends, and the next `seq`
+    ledger/K/lock               held (flock) by the one process that writes the log
+
+Who reads a segment asks `segmentfile` for its bytes; an offset is always one of plain bytes.
 
 Every line ends with the member `"prev":"<hex>"`, the SHA-256 of the line before it (its bytes on disk, without the
 newline), so a changed, missing, moved or added line breaks the chain. The first line of a log has 64 zeros.
@@ -15,7 +19,7 @@ Record kinds:  open, attempt -> settled | void | recovered  ;  refused  ;  segme
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -37,6 +41,7 @@ HEADERS = frozenset(("segment", "break"))
 _HEAD_BYTES = 256  # of fixed length: one small write replaces it whole
 _UNHASHED_GIL_BYTES = 2047
 _SUFFIX = ".jsonl"
+_SEALED_SUFFIX = ".jsonl.zst"
 
 Record = dict[str, Any]
 
@@ -88,12 +93,14 @@ def segment_path(directory: Path, segment: int) -> Path:
     return directory / f"{segment:06d}{_SUFFIX}"
 
 
+def sealed_path(directory: Path, segment: int) -> Path:
+    return directory / f"{segment:06d}{_SEALED_SUFFIX}"
+
+
 def segment_numbers(directory: Path) -> list[int]:
-    """The segments of a log, in order."""
-    names = (
-        [entry.name for entry in os.scandir(directory) if entry.name.endswith(_SUFFIX)] if directory.is_dir() else []
-    )
-    stems = [name.removesuffix(_SUFFIX) for name in names]
+    """The segments of a log, plain or compressed, in order."""
+    names = [entry.name for entry in os.scandir(directory)] if directory.is_dir() else []
+    stems = {name.split(".")[0] for name in names if name.endswith((_SUFFIX, _SEALED_SUFFIX))}
     return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
 
@@ -121,27 +128,6 @@ def hash_of(data: bytes) -> str:
 def splice(body: bytes, prev: str) -> bytes:
     """A line: the JSON object `body` with its place in the chain as last member."""
     return b'%b,"prev":"%b"}' % (body[:-1], prev.encode())
-
-
-def read_lines(path: Path, segment: int, offset: int = 0, number: int = 0) -> Iterator[Line]:
-    """The lines of a segment from an offset on; `number` lines lie before it. The last may lack its newline."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        for raw in file:
-            number += 1
-            whole = raw.endswith(b"\n")
-            yield Line(segment, number, offset, raw[:-1] if whole else raw, whole)
-            offset += len(raw)
-
-
-def read_record(directory: Path, place: Place) -> Record | None:
-    """The record that begins at a place; None if there is none."""
-    try:
-        with segment_path(directory, place.segment).open("rb") as file:
-            file.seek(place.offset)
-            return parse(file.readline())[0]
-    except OSError:
-        return None
 
 
 def parse(data: bytes) -> tuple[Record | None, str]:
@@ -188,10 +174,10 @@ def _is_carried(item: Record) -> bool:
 # ---- the chain
 
 
-def read_chain(path: Path, segment: int, prev: str | None) -> Iterator[ChainLink]:
-    """Every line of a segment with what is wrong with it, each checked against the bytes before it.
-    `prev`: what the first line must follow; None: not known."""
-    for line in read_lines(path, segment):
+def chained(lines: Iterable[Line], prev: str | None) -> Iterator[ChainLink]:
+    """The lines of a segment with what is wrong with each, checked against the bytes before it.
+    `prev`: what the first must follow; None: not known."""
+    for line in lines:
         record, problem = parse(line.data)
         if record is not None:
             problem = _misplaced(line, record, prev)

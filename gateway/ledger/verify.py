@@ -25,12 +25,13 @@ from gateway.ledger.segment import (
     ChainState,
     Head,
     Line,
+    chained,
     logs,
-    read_chain,
     read_head,
     segment_numbers,
     segment_path,
 )
+from gateway.ledger.segmentfile import read_lines
 from pricing.export import FIRST_COLUMNS, NAMES, conservation
 
 
@@ -125,8 +126,7 @@ class _LogAudit:
             return None
 
     def _segment(self, segment: int, head: Head | None, *, last: bool) -> bool:
-        path = segment_path(self._directory, segment)
-        for link in read_chain(path, segment, self._state.hash):
+        for link in chained(read_lines(self._directory, segment), self._state.hash):
             line, record, problem = link
             acknowledged = head is not None and head.count > self._state.count
             if last and not line.whole and not acknowledged:

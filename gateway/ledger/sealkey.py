@@ -50,13 +50,15 @@ def load_key(data_dir: Path) -> Ed25519PrivateKey:
         raise
     except OSError as error:
         raise SealKeyError(f"{path}: cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise SealKeyError(f"{path}: is not a file")
         if mode & _OTHERS:
             raise SealKeyError(f"{path}: others may use it (mode {stat.S_IMODE(mode):04o}); chmod 600 it")
-        data = file.read(_KEY_BYTES_MAX)
+        data = os.read(descriptor, _KEY_BYTES_MAX)
+    finally:
+        os.close(descriptor)
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

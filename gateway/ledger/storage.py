@@ -48,6 +48,16 @@ class SegmentIO:
         finally:
             os.close(descriptor)
 
+    def write_over(self, path: Path) -> int:
+        """A descriptor for a file that is begun anew, whatever a crash left under its name."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+
+    def rename(self, path: Path, to: Path) -> None:
+        os.replace(path, to)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
     def free_bytes(self, path: Path) -> int:
         """Bytes an unprivileged process may still write on the file system of `path`."""
         found = os.statvfs(path)

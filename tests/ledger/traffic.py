@@ -39,7 +39,9 @@ class _Clock:
         self.us += self._step_us
 
 
-def write_traffic(directory: Path, rows: int, *, per_s: int = 20, limits: LogLimits | None = None, seed: int = 1) -> None:
+def write_traffic(
+    directory: Path, rows: int, *, per_s: int = 20, limits: LogLimits | None = None, seed: int = 1
+) -> None:
     """So many exports in the log in `directory`, up to 16 of them open at a time; the last ones stay without an end if
     there are fewer ends than rows."""
     rng, clock = Random(seed), _Clock(per_s)

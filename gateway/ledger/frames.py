@@ -14,6 +14,8 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from types import TracebackType
+from typing import Self
 
 import zstandard
 
@@ -75,7 +77,7 @@ def in_frames(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 class FrameFile:
-    """A compressed segment that is read. Closed by whoever opened it."""
+    """A compressed segment that is read; a context manager."""
 
     def __init__(self, descriptor: int, table: Sequence[Frame] | None) -> None:
         """`table`: the frames as the seal names them; None, or one of another file: as the file itself says."""
@@ -88,6 +90,14 @@ class FrameFile:
         self.frames = table
         self.plain_bytes = sum(frame.plain_bytes for frame in table)
         self._offsets = [0, *accumulate(frame.sealed_bytes for frame in table)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -149,4 +159,8 @@ class FrameFile:
 
     def sealed(self, index: int) -> bytes:
         """The bytes of a frame as they are stored."""
-        return os.pread(self._descriptor, self.frames[index].sealed_bytes, self._offsets[index])
+        return self.stored(self._offsets[index], self.frames[index].sealed_bytes)
+
+    def stored(self, offset: int, size: int) -> bytes:
+        """Bytes of the compressed file."""
+        return os.pread(self._descriptor, size, offset)

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.ledger import lock
+from gateway.ledger.content import Content, whole
 from gateway.ledger.frames import FrameDamaged, Packer, in_frames
 from gateway.ledger.instants import MICROS, micros, parse_us, rfc3339
 from gateway.ledger.resume import started_at
@@ -38,10 +39,7 @@ from gateway.ledger.segment import (
     RECORD_VERSION,
     TERMINAL,
     ChainLink,
-    Line,
-    Record,
     chained,
-    hash_of,
     logs,
     parse,
     read_head,
@@ -51,7 +49,6 @@ from gateway.ledger.segment import (
 )
 from gateway.ledger.segmentfile import first_line, open_frames, read_lines
 from gateway.ledger.storage import SegmentIO, write_all
-from gateway.ledger.tables import SUMS
 
 _HASHED_BYTES = 1024 * 1024
 
@@ -193,8 +190,8 @@ class Sealer:
 
     def _pack(self, directory: Path, log: int, segment: int, fresh: Path) -> dict[str, Any]:
         """Check and compress a segment in one reading. Returns what its seal says of it."""
-        content = _Content(log, segment)
-        checked = content.check(chained(read_lines(directory, segment), _follows(directory, segment)))
+        content = Content(log, segment)
+        checked = _checked(chained(read_lines(directory, segment), _follows(directory, segment)), content, log)
         frames: list[Frame] = []
         plain, sealed = sha256(), sha256()
         descriptor = self._io.write_over(fresh)
@@ -244,94 +241,33 @@ def prove(directory: Path, seal: Seal) -> None:
         FrameDamaged: it is not, or does not.
         FileNotFoundError: there is none.
     """
-    file = open_frames(directory, seal.segment)
-    try:
-        plain, sealed = sha256(), sha256()
+    plain, sealed = sha256(), sha256()
+    with open_frames(directory, seal.segment) as file:
         for index in range(len(file.frames)):
             sealed.update(file.sealed(index))
             plain.update(file.unpack(index))
         if file.problem is not None:
             raise file.problem
-    finally:
-        file.close()
     if sealed.hexdigest() != seal.sealed_sha256 or plain.hexdigest() != seal.plain_sha256:
         raise FrameDamaged(0, "is not what was sealed")
 
 
-class _Content:
-    """What is in a segment, and whether it stands: gathered while its lines go by."""
-
-    def __init__(self, log: int, segment: int) -> None:
-        self._log = log
-        self._segment = segment
-        self._count = 0
-        self._rows = 0
-        self._header: Record = {}
-        self._first_hash = NO_HASH
-        self._last = Line(segment, 0, 0, b"", True)
-        self._ended: list[str] = []  # the earliest and the latest
-        self._sums = dict.fromkeys(("exported_tokens", *SUMS), 0)
-        self._outcomes: dict[str, int] = {}
-
-    def check(self, links: Iterator[ChainLink]) -> Iterator[bytes]:
-        """The lines with their newlines. Raises _Damage at the first that does not stand."""
-        for line, record, problem in links:
-            if problem or record is None:
-                raise _Damage(line.number, problem)
-            if line.number == 1:
-                self._begin(line, record)
-            elif record["record"] in TERMINAL:
-                self._end(line, record)
-            self._count += 1
-            self._last = line
-            yield line.data + b"\n"
-        if self._count == 0:
-            raise _Damage(1, "is empty")
-
-    def _begin(self, line: Line, record: Record) -> None:
-        if record["v"] > RECORD_VERSION:
+def _checked(links: Iterator[ChainLink], content: Content, log: int) -> Iterator[bytes]:
+    """The lines with their newlines. Raises _Damage at the first that does not stand."""
+    for line, record, problem in links:
+        if problem or record is None:
+            raise _Damage(line.number, problem)
+        if line.number == 1 and record["v"] > RECORD_VERSION:
             raise _Damage(1, f"is of version {record['v']}, later than this software")
-        if record["log"] != self._log:
+        if line.number == 1 and record["log"] != log:
             raise _Damage(1, f"belongs to log {record['log']}")
-        self._header = record
-        self._first_hash = hash_of(line.data)
-
-    def _end(self, line: Line, record: Record) -> None:
-        expected = self._header["seq"] + self._rows
-        if record["seq"] != expected:
+        expected = content.header["seq"] + content.rows
+        if record["record"] in TERMINAL and record["seq"] != expected:
             raise _Damage(line.number, f"has seq {record['seq']} instead of {expected}")
-        self._rows += 1
-        ended = record.get("ended_at")
-        if isinstance(ended, str):
-            self._ended = [min((*self._ended, ended)), max((*self._ended, ended))]
-        for name in SUMS:
-            self._sums[name] += _whole(record.get(name))
-        if record.get("exported") is True:
-            self._sums["exported_tokens"] += _whole(record.get("delivered_tokens"))
-        outcome = str(record.get("outcome"))
-        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
-
-    def members(self) -> dict[str, Any]:
-        header = self._header
-        return {
-            "log": self._log,
-            "segment": self._segment,
-            "count": self._count,
-            "rows": self._rows,
-            "follows": str(header["prev"]),
-            "count_before": header["count"],
-            "seq_before": header["seq"],
-            "first_hash": self._first_hash,
-            "last_hash": hash_of(self._last.data),
-            "first_ended_at": self._ended[0] if self._ended else "",
-            "last_ended_at": self._ended[1] if self._ended else "",
-            "sums": self._sums,
-            "outcomes": self._outcomes,
-        }
-
-
-def _whole(value: object) -> int:
-    return value if type(value) is int else 0
+        content.take(line, record)
+        yield line.data + b"\n"
+    if content.count == 0:
+        raise _Damage(1, "is empty")
 
 
 def _follows(directory: Path, segment: int) -> str | None:
@@ -356,7 +292,7 @@ def _check_next(directory: Path, segment: int, members: dict[str, Any]) -> None:
     if record is None or record["record"] not in HEADERS:
         raise _Damage(members["count"], "ends where the next segment cannot be read")
     if record["record"] == "break" and record.get("broken_segment") == segment:
-        raise _Damage(_whole(record.get("broken_line")), f"was found damaged: {record.get('problem')}")
+        raise _Damage(whole(record.get("broken_line")), f"was found damaged: {record.get('problem')}")
     stated = record.get("prev"), record["count"], record["seq"]
     found = members["last_hash"], members["count_before"] + members["count"], members["seq_before"] + members["rows"]
     if stated != found:

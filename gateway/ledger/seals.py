@@ -54,6 +54,7 @@ class Seal:
     segment: int
     count: int  # records, its first one included
     rows: int  # terminal records
+    refused: int  # requests in its `refused` records
     follows: str  # hash of the line before its first; zeros at the beginning of a log
     count_before: int  # records of the log before it
     seq_before: int  # terminal records of the log before it
@@ -168,7 +169,9 @@ def _are_frames(value: object) -> bool:
 
 
 _SOUND: Mapping[str, Callable[[object], bool]] = {
-    **dict.fromkeys(("version", "log", "segment", "count", "rows", "count_before", "seq_before"), _is_number),
+    **dict.fromkeys(
+        ("version", "log", "segment", "count", "rows", "refused", "count_before", "seq_before"), _is_number
+    ),
     **dict.fromkeys(("plain_bytes", "sealed_bytes"), _is_number),
     **dict.fromkeys(("follows", "first_hash", "last_hash", "plain_sha256", "sealed_sha256", "previous"), _is_hex),
     **dict.fromkeys(("public_key", "signature"), _is_hex),

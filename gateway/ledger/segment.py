@@ -253,6 +253,7 @@ def read_head(directory: Path) -> Head | None:
     except (orjson.JSONDecodeError, TypeError):
         raise ValueError("the head is not readable") from None
     numbers = (head.count, head.segment, head.offset, head.seq)
-    if len(data) != _HEAD_BYTES or not all(_natural(number) for number in numbers) or not isinstance(head.hash, str):
+    sound = all(_natural(number) for number in numbers) and isinstance(head.hash, str)
+    if not sound or data != encode_head(head):
         raise ValueError("the head is not readable")
     return head

@@ -12,7 +12,7 @@ from gateway.ledger.index import INDEX_NAME, Index
 from gateway.ledger.log import LogWriter
 from gateway.ledger.reading import Reader
 from gateway.ledger.recovery import recover
-from gateway.ledger.sealing import due
+from gateway.ledger.sealing import Sealer, due
 from gateway.ledger.sealkey import SealKeyError, load_key, load_or_make_key, parse_public_key, public_hex
 from gateway.ledger.seals import BadSeal, read_seal, read_seals, seal_path, sealed_segments
 from gateway.ledger.segment import NO_HASH, hash_of, segment_numbers, segment_path

@@ -6,14 +6,15 @@ is then compared row by row as the walk through the logs passes by.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gateway.ledger.folding import is_held, row_values
 from gateway.ledger.following import Position
+from gateway.ledger.seals import Seal
 from gateway.ledger.segment import Line
-from gateway.ledger.tables import ROLLUPS_OF_EXPORTS, SCHEMA_VERSION, SPENT_OF_EXPORTS
+from gateway.ledger.tables import FIGURES_OF_ROW, ROLLUPS_OF_EXPORTS, SCHEMA_VERSION, SPENT_OF_EXPORTS, SUMS
 from pricing.export import NAMES
 
 _DELETE_IT = "delete it, and it is rebuilt"
@@ -29,6 +30,8 @@ class IndexAudit:
         self._folded: dict[int, Position] = {}
         self._rows: Counter[int] = Counter()  # by log, those that are in the index
         self._refusals: Counter[tuple[str, str, str]] = Counter()
+        self._seals: list[Seal] = []  # of segments that the index has read, and that nobody walked
+        self._refused_sealed = 0
         if not path.exists():
             return
         try:
@@ -61,6 +64,18 @@ class IndexAudit:
         folded = self._folded.get(log, Position(0, 0))
         return (line.segment, line.offset) < folded and is_held(line.data)
 
+    def reaches_none_or_all(self, seal: Seal) -> bool:
+        """Whether the index has read a sealed segment whole, or nothing of it."""
+        folded = self._folded.get(seal.log, Position(0, 0))
+        return not (seal.segment, 0) < folded < (seal.segment, seal.plain_bytes)
+
+    def sealed(self, seal: Seal) -> None:
+        """A segment that is not walked: what the index has of it is compared by its sums."""
+        if self._connection is not None and (seal.segment, seal.plain_bytes) <= self._folded.get(seal.log, (0, 0)):
+            self._seals.append(seal)
+            self._rows[seal.log] += seal.rows
+            self._refused_sealed += seal.refused
+
     def row(self, log: int, record: Mapping[str, Any]) -> str:
         """What is wrong with the index's copy of a row; empty if nothing."""
         expected = row_values(dict(record))
@@ -74,7 +89,7 @@ class IndexAudit:
     def refused(self, record: Mapping[str, Any]) -> None:
         self._refusals[record["minute"], record["tenant"], record["reason"]] += record["count"]
 
-    def finish(self) -> list[str]:
+    def finish(self, *, deep: bool = False) -> list[str]:
         """What is wrong with the index as a whole, after all rows went by."""
         problems = [self._problem] if self._problem else []
         if self._connection is None:
@@ -89,12 +104,45 @@ class IndexAudit:
         for one, other in (("SELECT * FROM spent", SPENT_OF_EXPORTS), (SPENT_OF_EXPORTS, "SELECT * FROM spent")):
             logs = self._fetch(f"SELECT DISTINCT log FROM ({one} EXCEPT {other}) LIMIT 1")
             problems += [f"what budgets have used by log {log} is not the sum of its rows" for (log,) in logs]
-        found = {(minute, tenant, reason): n for minute, tenant, reason, n in self._fetch("SELECT * FROM refusals")}
-        if found != dict(self._refusals):
-            problems.append("refusals are not those of the logs")
+        problems += self._refusal_problems()
+        problems += self._seal_problems()
         if self._problem and self._problem not in problems:
             problems.append(self._problem)
         return list(dict.fromkeys(problems))
+
+    def _refusal_problems(self) -> list[str]:
+        found = {(minute, tenant, reason): n for minute, tenant, reason, n in self._fetch("SELECT * FROM refusals")}
+        if self._seals:  # which they are is not known, only how many
+            differs = sum(found.values()) != sum(self._refusals.values()) + self._refused_sealed
+        else:
+            differs = found != dict(self._refusals)
+        return ["refusals are not those of the logs"] if differs else []
+
+    def _seal_problems(self) -> list[str]:
+        """Whether the rows of the sealed segments add up to what their seals say."""
+        names = ("exported_tokens", *SUMS)
+        problems: list[str] = []
+        for log in dict.fromkeys(seal.log for seal in self._seals):
+            seals = [seal for seal in self._seals if seal.log == log]
+            ranges = " OR ".join("seq >= ? AND seq < ?" for _ in _ranges(seals))
+            bounds = [bound for each in _ranges(seals) for bound in each]
+            sums = ", ".join(f"sum({name})" for name in ("requests", *names))
+            sql = f"SELECT {sums} FROM (SELECT {FIGURES_OF_ROW} FROM exports WHERE log = ? AND ({ranges}))"
+            found = self._fetch(sql, log, *bounds)
+            expected = [sum(seal.rows for seal in seals), *(sum(seal.sums[name] for seal in seals) for name in names)]
+            wrong = [
+                name
+                for name, value, sealed in zip(
+                    ("requests", *names), found[0] if found else expected, expected, strict=True
+                )
+                if (value or 0) != sealed
+            ]
+            if wrong:
+                problems.append(
+                    f"sealed rows of log {log} add up to other {', '.join(wrong)} than their seals say:"
+                    f" verify --deep names them; {_DELETE_IT}"
+                )
+        return problems
 
     def _fetch(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         if self._connection is None or self._problem:
@@ -104,3 +152,14 @@ class IndexAudit:
         except sqlite3.Error as error:
             self._problem = f"cannot be read ({error}): {_DELETE_IT}"
             return []
+
+
+def _ranges(seals: Sequence[Seal]) -> list[tuple[int, int]]:
+    """The stretches of `seq` that seals of one log, in order, are about."""
+    ranges: list[tuple[int, int]] = []
+    for seal in seals:
+        start, end = seal.seq_before, seal.seq_before + seal.rows
+        if ranges and ranges[-1][1] == start:
+            start = ranges.pop()[0]
+        ranges.append((start, end))
+    return ranges

@@ -1,7 +1,7 @@
 """The seals' part of the audit: is a sealed segment what its seal says, and is the seal one of ours?
 
 By its seal a segment is checked at the speed of SHA-256, without unpacking: the compressed file has the hash that was
-signed, and what it holds was checked before it was sealed. Only a file that is not as it was is unpacked, to find where.
+signed, and what it holds was checked before it was sealed. Only a file that is not as it was is unpacked, to see where.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -54,6 +54,11 @@ class SegmentFile:
         else:
             self._packed.close()
 
+    @property
+    def packed(self) -> bool:
+        """The plain file is gone."""
+        return self._packed is not None
+
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` plain bytes from an offset; fewer only where the segment ends."""
         if self._packed is None:

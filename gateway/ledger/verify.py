@@ -1,237 +1,299 @@
 """The audit: does the ledger say one thing, everywhere, and does every number in it follow from the others?
 
 Of each log: the chain from the first line to the head; segments in order, each beginning where the last one ended;
-every open with exactly one end; `seq` without a gap; every row recomputed from itself. Of the index: its rows are the
-rows of the logs, its sums are the sums of its rows.
+every open with exactly one end; `seq` without a gap; every row recomputed from itself (`recordaudit`). Of the index:
+its rows are the rows of the logs, its sums are the sums of its rows (`indexaudit`).
 
-A finding names a segment and a line. A live gateway gives no findings: heads and the index are read before the logs, so
-that the logs can only be ahead; and opens without an end belong to whoever holds the log's lock.
+A sealed segment went through its chain before it was sealed. It is checked by its seal (`sealaudit`): the hash of the
+compressed file, the signature, the chain of seals, and that it begins where the segment before it ends. What the index
+has of it is held against the sums in the seal. `deep` unpacks it all the same, and looks at each line and index row.
+
+A finding names a segment and a line, or a frame that does not unpack. A live gateway gives no findings: heads and the
+index are read before the logs, so that the logs can only be ahead; and opens without an end belong to whoever holds the
+log's lock.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from gateway.ledger import lock
+from gateway.ledger.content import Content
+from gateway.ledger.frames import FrameDamaged
 from gateway.ledger.index import INDEX_NAME
 from gateway.ledger.indexaudit import IndexAudit
 from gateway.ledger.reading import LEDGER_NAME
+from gateway.ledger.recordaudit import Audit, Finding, RecordAudit
+from gateway.ledger.sealaudit import (
+    Advance,
+    SealKeys,
+    changed_frames,
+    differing,
+    file_hash,
+    first_difference,
+    in_frame,
+    unpacked_lines,
+)
+from gateway.ledger.seals import BadSeal, Seal, read_seal, seal_numbers, seal_path
 from gateway.ledger.segment import (
-    HEADERS,
-    RECORD_VERSION,
-    TERMINAL,
-    ChainLink,
-    ChainState,
+    NO_HASH,
     Head,
     Line,
     chained,
     logs,
     read_head,
+    sealed_path,
     segment_numbers,
     segment_path,
 )
-from gateway.ledger.segmentfile import read_lines
-from pricing.export import FIRST_COLUMNS, NAMES, conservation
+from gateway.ledger.segmentfile import SegmentFile, open_frames
 
-
-class Finding(NamedTuple):
-    segment: str  # below the ledger directory: 0/000001.jsonl, 0/head, index.db
-    line: int  # 0: not about one line
-    problem: str
-
-
-@dataclass(slots=True)
-class Summary:
-    """Of the terminal records, whole or not."""
-
-    rows: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    delivered_tokens: int = 0
-    billed_output_tokens: int = 0
-    exported_tokens: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict)
-
-    def flat(self) -> dict[str, int]:
-        """As one line of a table."""
-        totals = {name: getattr(self, name) for name in self.__slots__ if name != "outcomes"}
-        return {**totals, **dict(sorted(self.outcomes.items()))}
-
-
-@dataclass(slots=True)
-class Audit:
-    findings: list[Finding] = field(default_factory=list)
-    summary: Summary = field(default_factory=Summary)
+_HEAD_TRIES = 10  # a head that is written just now may be read torn
 
 
 def verify(data_dir: Path, live: Collection[str] | None = None) -> list[Finding]:
     """All findings; none for a good ledger. `live`: the exports that are open in a running gateway; None: every open
     export of a log whose lock is held."""
-    return audit(data_dir, live).findings
+    return audit(data_dir / LEDGER_NAME, live).findings
 
 
 def summary(data_dir: Path) -> dict[str, int]:
     """What the ledger adds up to: rows, tokens, and rows by outcome."""
-    return audit(data_dir).summary.flat()
+    return audit(data_dir / LEDGER_NAME).summary.flat()
 
 
-def audit(data_dir: Path, live: Collection[str] | None = None) -> Audit:
-    ledger = data_dir / LEDGER_NAME
+def audit(
+    ledger: Path,
+    live: Collection[str] | None = None,
+    *,
+    deep: bool = False,
+    public_keys: Sequence[str] = (),
+    advance: Advance = lambda n: None,
+) -> Audit:
+    """Findings and sums of a ledger directory. `public_keys`: whose seals are believed; none: those of one key,
+    whichever it is. `advance` is told of bytes (of `audit_bytes`) that are done."""
     result = Audit()
     index = IndexAudit(ledger / INDEX_NAME)
+    keys = SealKeys(public_keys)
     try:
         for log in logs(ledger):
-            _LogAudit(ledger / str(log), log, result, index).run(live)
-        result.findings += [Finding(INDEX_NAME, 0, problem) for problem in index.finish()]
+            _LogAudit(ledger / str(log), log, result, index, keys, deep, advance).run(live)
+        result.findings += [Finding(INDEX_NAME, 0, problem) for problem in index.finish(deep=deep)]
     finally:
         index.close()
+    result.trusted_key = keys.trusted
     return result
+
+
+def audit_bytes(ledger: Path) -> int:
+    """How many bytes of files an audit reads."""
+    directories = [ledger / str(log) for log in logs(ledger)]
+    return sum(path.stat().st_size for each in directories for path in [*each.glob("*.jsonl"), *each.glob("*.zst")])
 
 
 class _LogAudit:
     """One walk through one log."""
 
-    def __init__(self, directory: Path, log: int, result: Audit, index: IndexAudit) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        log: int,
+        result: Audit,
+        index: IndexAudit,
+        keys: SealKeys,
+        deep: bool,
+        advance: Advance,
+    ) -> None:
         self._directory = directory
         self._log = log
         self._result = result
         self._index = index
-        self._state = ChainState()
-        self._open_at: dict[str, tuple[int, int]] = {}  # segment and line
+        self._keys = keys
+        self._deep = deep
+        self._advance = advance
+        self._records = RecordAudit(directory, log, result, index)
+        self._state = self._records.state
+        self._head: Head | None = None
+        self._lines = 0  # of the last segment that was walked
+        self._last_seal: str | None = NO_HASH  # hash of the seal before; None: not known
 
     def run(self, live: Collection[str] | None) -> None:
         held = live is None and lock.held(self._directory)
-        head = self._head()
-        numbers = segment_numbers(self._directory)
+        self._head = self._read_head()
+        sealed = seal_numbers(self._directory)
+        numbers = sorted({*segment_numbers(self._directory), *sealed})
         for expected, segment in enumerate(numbers, 1):
             if segment != expected:
-                self._find(expected, 0, "is missing")
+                self._find(f"{expected:06d}.jsonl", 0, "is missing")
                 break
         for segment in numbers:
-            if not self._segment(segment, head, last=segment == numbers[-1]):
+            seal = self._read_seal(segment) if segment in sealed else None
+            if not self._segment(segment, seal, last=segment == numbers[-1]):
                 break
+            if segment not in sealed and segment < max(sealed, default=0):
+                self._find(f"{segment:06d}.seal", 0, "is missing, and later segments are sealed")
+        head = self._head
         if head is not None and head.count > self._state.count:
             missing = head.count - self._state.count
-            self._find(max(numbers, default=head.segment), 0, f"ends {missing} records before what the head counts")
-        for export_id, (segment, number) in self._open_at.items():
-            if not held and (live is None or export_id not in live):
-                self._find(segment, number, f"open {export_id} has no end")
+            name = f"{max(numbers, default=head.segment):06d}.jsonl"
+            self._find(name, self._lines + 1, f"ends {missing} records before what the head counts")
+        if head is None and not self._result.findings and self._state.count and not lock.held(self._directory):
+            self._find("head", 0, "is missing or empty: that nothing is missing at the end of the log cannot be shown")
+        if not held:
+            self._records.unended(live or ())
 
-    def _head(self) -> Head | None:
-        try:
-            return read_head(self._directory)
-        except ValueError as error:
-            self._result.findings.append(Finding(f"{self._log}/head", 0, str(error)))
+    def _find(self, name: str, line: int, problem: str) -> None:
+        self._result.findings.append(Finding(f"{self._log}/{name}", line, problem))
+
+    # ---- the head
+
+    def _read_head(self) -> Head | None:
+        head: Head | None = None
+        problem = ""
+        for _ in range(_HEAD_TRIES):
+            before = head
+            try:
+                head, problem = read_head(self._directory), ""
+            except ValueError as error:
+                problem = str(error)
+                continue
+            if head == before:
+                return head
+        if problem:
+            self._find("head", 0, problem)
             return None
+        return head
 
-    def _segment(self, segment: int, head: Head | None, *, last: bool) -> bool:
-        for link in chained(read_lines(self._directory, segment), self._state.hash):
-            line, record, problem = link
-            acknowledged = head is not None and head.count > self._state.count
-            if last and not line.whole and not acknowledged:
-                return False  # torn, or being written right now
-            if problem:
-                self._find(segment, line.number, problem)
-            if record is not None:
-                self._record(link, record)
-            self._state.take(line, record)
-            if head is not None and head.count == self._state.count and head.hash != self._state.hash:
-                self._find(segment, line.number, "is not the record that the head names")
+    def _check_head(self, segment: int, end: int, line: int) -> None:
+        """At the end of a record: is it what the head says of it, if it is its last one?"""
+        head = self._head
+        if head is None or head.count != self._state.count:
+            return
+        if head.hash != self._state.hash:
+            self._records.find(line, "is not the record that the head names")
+        elif (head.segment, head.offset, head.seq) != (segment, end, self._state.seq):
+            self._find("head", 0, f"does not end where its last record does: segment {segment}, byte {end}")
+
+    # ---- segments
+
+    def _segment(self, segment: int, seal: Seal | None, *, last: bool) -> bool:
+        """Whether the log goes on behind it."""
+        if seal is None:
+            return self._walk(segment, last=last)
+        records = self._records
+        records.name = f"{self._log}/{sealed_path(Path(), segment)}"
+        try:
+            intact = file_hash(sealed_path(self._directory, segment), self._advance) == seal.sealed_sha256
+        except FileNotFoundError:
+            records.find(0, "is missing, and sealed")
+            records.pass_over(seal, counts=True)
+            return True
+        if intact and not self._deep and self._passed(seal):
+            self._index.sealed(seal)
+            self._result.sealed += 1
+            records.pass_over(seal, counts=True)
+            self._check_head(segment, seal.plain_bytes, seal.count)
+        else:
+            self._unpack(seal, intact=intact)
+        self._compare_plain(seal)
         return True
 
-    def _record(self, link: ChainLink, record: Mapping[str, Any]) -> None:
-        kind, line = record["record"], link.line
-        if kind in HEADERS:
-            self._header(line, record)
-        elif kind in TERMINAL:
-            self._end(line, record)
-        elif kind == "open":
-            if record["export_id"] in self._state.opens:
-                self._find(line.segment, line.number, f"opens {record['export_id']} again")
-            self._open_at[record["export_id"]] = line.segment, line.number
-        elif kind == "attempt":
-            if record["export_id"] not in self._state.opens:
-                self._find(line.segment, line.number, f"is an attempt of {record['export_id']}, which is not open")
-        elif self._index.holds(self._log, line):
-            self._index.refused(record)
+    def _passed(self, seal: Seal) -> bool:
+        """Whether nothing asks for single lines of a sealed segment: neither the head nor the index ends within it."""
+        within = self._head.count - seal.count_before if self._head is not None else 0
+        return not 0 < within < seal.count and self._index.reaches_none_or_all(seal)
 
-    def _header(self, line: Line, record: Mapping[str, Any]) -> None:
-        if record["v"] > RECORD_VERSION:
-            self._find(line.segment, line.number, f"is of version {record['v']}, later than this software")
-        if record["log"] != self._log:
-            self._find(line.segment, line.number, f"belongs to log {record['log']}")
-        if record["record"] == "break":
-            self._break(record)
-        stated = ChainState()
-        stated.adopt(record)
-        for name in ("count", "seq", "opens"):
-            if getattr(stated, name) != getattr(self._state, name):
-                self._find(line.segment, line.number, f"states other {name} than the segments before it")
-        self._state.adopt(record)  # what follows is judged by what it started from
+    def _walk(self, segment: int, *, last: bool) -> bool:
+        """Every line of a segment without a good seal."""
+        records, head = self._records, self._head
+        records.name = records.plain_name(segment)
+        self._result.walked += 1
+        self._lines = 0
+        try:
+            file = SegmentFile(self._directory, segment)
+        except FileNotFoundError:
+            return not last  # a segment that was never acknowledged, taken back
+        with file:
+            if file.packed and not seal_path(self._directory, segment).exists():
+                self._find(seal_path(Path(), segment).name, 0, "is missing, and the plain file is gone")
+            for link in chained(file.lines(), self._state.hash):
+                line = link.line
+                acknowledged = head is not None and head.count > self._state.count
+                if last and not line.whole and not acknowledged:
+                    return False  # torn, or being written right now
+                records.take(link)
+                self._lines = line.number
+                self._check_head(segment, line.end, line.number)
+                self._advance(line.end - line.offset)
+        return True
 
-    def _break(self, record: Mapping[str, Any]) -> None:
-        segment, number = _count(record, "broken_segment"), _count(record, "broken_line")
-        place = (self._name(segment), number)
-        if all(finding[:2] != place for finding in self._result.findings):
-            self._find(segment, number, f"was found damaged: {record.get('problem', '')}")
+    # ---- sealed segments
 
-    def _end(self, line: Line, record: Mapping[str, Any]) -> None:
-        export_id = record["export_id"]
-        if export_id not in self._state.opens:
-            self._find(line.segment, line.number, f"ends {export_id}, which is not open: a second end, or no open")
-        self._open_at.pop(export_id, None)
-        if record["seq"] != self._state.seq:
-            self._find(line.segment, line.number, f"has seq {record['seq']} instead of {self._state.seq}")
-        if record.get("log") != self._log:
-            self._find(line.segment, line.number, f"belongs to log {record.get('log')}")
-        for problem in row_problems(record):
-            self._find(line.segment, line.number, problem)
-        _add(self._result.summary, record)
-        if self._index.holds(self._log, line):
-            problem = self._index.row(self._log, record)
-            if problem:
-                self._find(line.segment, line.number, problem)
+    def _read_seal(self, segment: int) -> Seal | None:
+        """The seal of a segment, checked, but for what it says of the segment. None if it is not readable."""
+        try:
+            seal = read_seal(self._directory, segment)
+        except (BadSeal, OSError) as error:
+            self._find(f"{segment:06d}.seal", 0, str(error).removeprefix(f"{self._log}/{segment:06d}.seal "))
+            self._last_seal = None
+            return None
+        name = f"{segment:06d}.seal"
+        problem = self._keys.problem(seal)
+        if problem:
+            self._find(name, 0, problem)
+        if self._last_seal is not None and seal.previous != self._last_seal:
+            self._find(name, 0, "does not follow the seal before it: that was changed, or one is missing")
+        self._last_seal = seal.hash
+        state = self._state
+        stated = {"hash": seal.follows, "count": seal.count_before, "seq": seal.seq_before}
+        for what, value in stated.items():
+            if value != getattr(state, what):
+                self._find(name, 0, f"states other {what} than the segments before it")
+        return None if problem else seal
 
-    def _find(self, segment: int, line: int, problem: str) -> None:
-        self._result.findings.append(Finding(self._name(segment), line, problem))
+    def _unpack(self, seal: Seal, *, intact: bool) -> None:
+        """Every line of a sealed segment."""
+        records, segment = self._records, seal.segment
+        before = len(self._result.findings)
+        content = Content(self._log, segment)
+        prev: str | None = self._state.hash
+        with open_frames(self._directory, segment) as file:
+            for part in unpacked_lines(file, seal, segment):
+                if isinstance(part, FrameDamaged):
+                    records.find(0, f"{in_frame(seal, part.frame)} {part.problem}")
+                    prev = None
+                    continue
+                prev = self._frame(part, prev, content)
+                self._advance(sum(line.end - line.offset for line in part))
+            if not intact:
+                for number in changed_frames(file, seal):
+                    records.find(0, f"{in_frame(seal, number)} is not what was sealed")
+        self._result.walked += 1
+        if len(self._result.findings) == before:
+            for name in differing(seal, content.members()):
+                self._find(f"{segment:06d}.seal", 0, f"states other {name} than the segment")
+        else:
+            records.pass_over(seal, counts=False)  # the segments behind it are judged by what was sealed
 
-    def _name(self, segment: int) -> str:
-        return f"{self._log}/{segment_path(Path(), segment)}" if segment else f"{self._log}/head"
+    def _frame(self, lines: list[Line], prev: str | None, content: Content) -> str | None:
+        """The lines of a frame. Returns the hash of the last one."""
+        for link in chained(lines, prev):
+            self._records.take(link)
+            self._check_head(link.line.segment, link.line.end, link.line.number)
+            if link.record is not None:
+                content.take(link.line, link.record)
+        return self._state.hash if lines else prev
 
-
-def row_problems(row: Mapping[str, Any]) -> list[str]:
-    """What a terminal record contradicts itself in."""
-    problems: list[str] = []
-    names = tuple(name for name in row if name != "prev")
-    if names != NAMES[: len(names)] or len(names) < FIRST_COLUMNS:  # an older version wrote fewer
-        problems.append("has other columns than the contract")
-    floats = [name for name, value in row.items() if isinstance(value, float)]
-    problems += [f"{name} is not an integer" for name in floats]
-    problems += [f"{name} does not follow from the row" for name in conservation(row)]
-    billed, delivered, generated = (
-        row.get(name) for name in ("billed_output_tokens", "delivered_tokens", "output_tokens")
-    )
-    if isinstance(billed, int) and isinstance(delivered, int) and isinstance(generated, int):
-        if not 0 <= billed <= delivered:
-            problems.append("more is billed than delivered")
-        if delivered > generated and row.get("count_source") != "estimated":
-            problems.append("more is delivered than generated")
-    return problems
-
-
-def _add(summary: Summary, row: Mapping[str, Any]) -> None:
-    summary.rows += 1
-    outcome = str(row.get("outcome"))
-    summary.outcomes[outcome] = summary.outcomes.get(outcome, 0) + 1
-    summary.input_tokens += _count(row, "input_tokens")
-    summary.output_tokens += _count(row, "output_tokens")
-    summary.delivered_tokens += _count(row, "delivered_tokens")
-    summary.billed_output_tokens += _count(row, "billed_output_tokens")
-    if row.get("exported") is True:
-        summary.exported_tokens += _count(row, "delivered_tokens")
-
-
-def _count(row: Mapping[str, Any], name: str) -> int:
-    value = row.get(name)
-    return value if isinstance(value, int) else 0
+    def _compare_plain(self, seal: Seal) -> None:
+        """While the plain file is there, it is what is read; so it has to be the same."""
+        path = segment_path(self._directory, seal.segment)
+        try:
+            if file_hash(path, self._advance) == seal.plain_sha256:
+                return
+            with (
+                SegmentFile(self._directory, seal.segment) as plain,
+                open_frames(self._directory, seal.segment) as file,
+            ):
+                line = first_difference(file, seal, plain)
+        except FileNotFoundError:
+            return
+        self._find(path.name, line, "is not what was sealed")

@@ -156,10 +156,16 @@ def test_a_head_behind_the_log_is_no_finding_and_one_ahead_is(good, scratch):
     named = orjson.loads(head.read_bytes())
     all_lines = lines(scratch / "ledger" / "0")
     behind = named | {"count": named["count"] - 1, "hash": hash_of(all_lines[-2])}
+    behind |= {"offset": named["offset"] - len(all_lines[-1]) - 1, "seq": named["seq"] - 1}
     head.write_bytes(orjson.dumps(behind).ljust(255) + b"\n")
     assert verify(scratch) == []
     head.write_bytes(orjson.dumps(named | {"count": named["count"] + 1}).ljust(255) + b"\n")
     assert [finding.problem for finding in verify(scratch)] == ["ends 1 records before what the head counts"]
+    for wrong in ({"offset": 1}, {"segment": 2}, {"seq": 2}):
+        head.write_bytes(orjson.dumps(named | wrong).ljust(255) + b"\n")
+        (finding,) = verify(scratch)
+        assert finding.segment == "0/head"
+        assert "does not end where its last record does" in finding.problem
     head.write_bytes(b"garbage".ljust(255) + b"\n")
     assert verify(scratch) == [Finding("0/head", 0, "the head is not readable")]
 
@@ -269,6 +275,6 @@ def test_an_index_that_differs_from_the_logs_is_found(indexed, sql, expected):
 
 def test_an_index_that_cannot_be_read_is_found(indexed):
     (indexed / "ledger" / INDEX_NAME).write_bytes(b"no database at all" * 1000)
-    findings = audit(indexed).findings
+    findings = audit(indexed / "ledger").findings
     assert [finding.segment for finding in findings] == [INDEX_NAME]
     assert "delete it" in findings[0].problem

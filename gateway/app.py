@@ -71,7 +71,12 @@ def build_worker(
     cells = Cells.alone() if place is None else Cells.open(settings.gateway.data_dir / CELLS_NAME, place)
     limits = limits_of(settings.limits)
     directory = settings.gateway.data_dir / "ledger" / str(log)
-    log_limits = LogLimits(commit_rows_max=limits.commit_rows_max, commit_ms=limits.commit_ms)
+    log_limits = LogLimits(
+        commit_rows_max=limits.commit_rows_max,
+        commit_ms=limits.commit_ms,
+        segment_bytes_max=settings.ledger.segment_bytes_max,
+        segment_s_max=settings.ledger.segment_s,
+    )
     writer = LogWriter(directory, log, loop, limits=log_limits)
     if writer.found_damage:
         logger.error(LEDGER_DAMAGED, extra={"log": log, "damage": str(writer.found_damage)})

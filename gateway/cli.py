@@ -54,10 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     _explain(_add(commands, "explain", "which route would a request take, and why not the others", output=True))
     _report(_add(commands, "report", "export volume, cost and revenue, summed", output=True))
     _export(_add(commands, "export", "one row per request, with every column"))
-    _add(commands, "verify", "check the ledger: hash chain, one end per request, sums, index", output=True)
+    _verify(_add(commands, "verify", "check the ledger: hash chain, seals, one end per request, index", output=True))
     _simulate(_add(commands, "simulate", "what a routing policy costs in a described world", config=False, output=True))
-    keys = _add(commands, "keys", "make API keys", config=False)
-    keys.add_argument("action", choices=["new"], help="new: print a key and the hash that goes into the configuration")
+    _keys(_add(commands, "keys", "make API keys; show the key that seals the ledger"))
     _demo(_add(commands, "demo", "a whole world on this machine, with a real model", config=False))
     return parser
 
@@ -120,6 +119,33 @@ def _report(command: argparse.ArgumentParser) -> None:
 def _export(command: argparse.ArgumentParser) -> None:
     command.add_argument("--format", choices=["jsonl", "csv"], default="jsonl", help="default: jsonl")
     _period(command)
+
+
+def _verify(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--deep", action="store_true", help="unpack sealed segments too: every line, every row, every row of the index"
+    )
+    command.add_argument(
+        "--public-key",
+        action="append",
+        default=[],
+        metavar="FILE|HEX",
+        help="whose seals are believed (tokenport keys seal); may be given again for an older key"
+        " (default: the key that all seals name)",
+    )
+    command.add_argument(
+        "--ledger", type=Path, metavar="DIR", help="a copied ledger directory, instead of the configuration's"
+    )
+
+
+def _keys(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "action",
+        choices=["new", "seal"],
+        help="new: print a key and the hash that goes into the configuration;"
+        " seal: print the public key that the ledger's seals are checked with",
+    )
+    command.add_argument("--format", choices=["table", "json"], default="table", help="of seal (default: table)")
 
 
 def _simulate(command: argparse.ArgumentParser) -> None:

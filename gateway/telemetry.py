@@ -115,6 +115,12 @@ BACKEND_TTFT = Metric(
     ("backend",),
 )
 LEDGER_WRITABLE = Metric("tokenport_ledger_writable", "gauge", "1 while a worker can write its log.", ("log",))
+SEALED_SEGMENTS = Metric("tokenport_sealed_segments", "gauge", "Segments of the ledger that are sealed.")
+SEALED_BYTES = Metric("tokenport_sealed_bytes", "gauge", "Bytes of the sealed segments, compressed.")
+SEALED_AGE = Metric("tokenport_seconds_since_last_seal", "gauge", "Age of the newest seal; absent without one.")
+SEGMENTS_DAMAGED = Metric(
+    "tokenport_damaged_segments", "gauge", "Closed segments that were found damaged, and not sealed, since the start."
+)
 POWER_PRICE = Metric(
     "tokenport_power_price_per_mwh", "gauge", "Price of power now, in the gateway's currency.", ("region", "quality")
 )
@@ -247,5 +253,6 @@ DECIDED = "route decided"  # the sampled decision log
 LEDGER_STOPPED = "the ledger cannot write; no new requests are taken"
 LEDGER_BACK = "the ledger writes again"
 LEDGER_DAMAGED = "damage found in the ledger; a new segment was begun"
+SEGMENT_DAMAGED = "a closed segment is damaged; it is not sealed and stays as it is"
 EJECTED = "backend ejected"
 RETURNED = "backend returned"

@@ -150,6 +150,12 @@ def _gauges(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Iterator[Gauge]
     yield names.BACKEND_AVAILABLE, [((each.name,), each.available_in / each.workers) for each in backends]
     yield names.BACKEND_TTFT, [((backend.name,), backend.ttft_ms / 1000) for backend in backends]
     yield names.LEDGER_WRITABLE, [((str(worker.log),), worker.ledger_writable) for worker in fleet.workers]
+    seals = plane.seals.now
+    yield names.SEALED_SEGMENTS, [((), seals.segments)]
+    yield names.SEALED_BYTES, [((), seals.sealed_bytes)]
+    if seals.last_sealed_at is not None:
+        yield names.SEALED_AGE, [((), max(0.0, wall_s - seals.last_sealed_at))]
+    yield names.SEGMENTS_DAMAGED, [((), len(seals.damaged))]
     yield from _prices(plane, wall_s)
     yield (
         names.BUDGET,

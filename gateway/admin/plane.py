@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from gateway.clock import PriceTime
 from gateway.config import Settings
+from gateway.ledger.sealing import DamagedSegment
 from pricing.book import PriceBook
 
 
@@ -41,6 +42,32 @@ class SumDesk(Protocol):
         ...
 
 
+class SealCondition(Protocol):
+    """What of the ledger is sealed. Times are epoch seconds."""
+
+    @property
+    def segments(self) -> int: ...
+
+    @property
+    def sealed_bytes(self) -> int: ...
+
+    @property
+    def last_sealed_at(self) -> float | None: ...
+
+    @property
+    def damaged(self) -> Sequence[DamagedSegment]: ...
+
+    @property
+    def problem(self) -> str: ...
+
+
+class SealDesk(Protocol):
+    """Who keeps the ledger sealed."""
+
+    @property
+    def now(self) -> SealCondition: ...
+
+
 class ControlPlane(Protocol):
     """A running gateway, seen from its admin port."""
 
@@ -55,6 +82,9 @@ class ControlPlane(Protocol):
 
     @property
     def books(self) -> SumDesk: ...
+
+    @property
+    def seals(self) -> SealDesk: ...
 
     @property
     def ready(self) -> bool: ...

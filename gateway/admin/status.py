@@ -53,7 +53,11 @@ def describe(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Json:
         "versions": {"routes": list(fleet.route_versions), "prices": list(fleet.price_versions)},
         "requests_in_flight": fleet.in_flight,
         "connections": fleet.connections,
-        "ledger": {"writable": not fleet.ledger_reasons, "problems": list(fleet.ledger_reasons)},
+        "ledger": {
+            "writable": not fleet.ledger_reasons,
+            "problems": list(fleet.ledger_reasons),
+            "sealed": _sealed(plane),
+        },
         "workers": [
             {
                 "log": worker.log,
@@ -70,6 +74,18 @@ def describe(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Json:
         "feeds": list(_feeds(plane, wall_s)),
         "tenants": [_tenant(tenant) for tenant in fleet.tenants],
         "decisions": [{**decision, "at": timestamp(decision["at"])} for decision in fleet.decisions],
+    }
+
+
+def _sealed(plane: ControlPlane) -> Json:
+    seals = plane.seals.now
+    last = seals.last_sealed_at
+    return {
+        "segments": seals.segments,
+        "bytes": seals.sealed_bytes,
+        "last_sealed_at": timestamp(last) if last is not None else None,
+        "damaged": [found._asdict() for found in seals.damaged],
+        "problem": seals.problem,
     }
 
 

@@ -9,7 +9,7 @@
 Relative paths in a file start at the directory of that file.
 """
 
-from gateway.config.limits import Limits
+from gateway.config.limits import LedgerSettings, Limits
 from gateway.config.loading import ConfigError, load_file, load_text
 from gateway.config.settings import (
     Address,
@@ -28,6 +28,7 @@ __all__ = [
     "ConfigError",
     "FeedSettings",
     "GatewaySettings",
+    "LedgerSettings",
     "Limits",
     "PriceClock",
     "RuleSettings",

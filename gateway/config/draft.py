@@ -65,6 +65,7 @@ def draft(top: Table, context: Context) -> Draft:
     teams, team_tables = _listed(top, "teams", sections_tenants.team)
     users, user_tables = _listed(top, "users", sections_tenants.user)
     limits = sections.limits(top.table("limits"))
+    ledger = sections.ledger(top.table("ledger"))
     price_clock = sections.price_clock(top.table("price_clock"))
     top.close()
     _rates_known(context, rates, problems)
@@ -72,6 +73,7 @@ def draft(top: Table, context: Context) -> Draft:
         gateway=gateway_settings,
         directory=context.directory,
         limits=limits,
+        ledger=ledger,
         fx=rates,
         regions=regions,
         tariffs=tariffs,

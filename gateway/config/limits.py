@@ -1,4 +1,5 @@
-"""The `[limits]` of a configuration: every bound and deadline of the gateway, with its default and its reason.
+"""The `[limits]` of a configuration: every bound and deadline of the gateway, with its default and its reason. And
+`[ledger]`, likewise.
 
 A limit is named as in the file, so that `limits.gap_s` in the code is `gap_s` under `[limits]`. Each field carries the
 range it may be set to; the range only keeps a slip of the pen from switching a protection off or from asking for more
@@ -12,6 +13,7 @@ KIB = 1024
 MIB = 1024 * KIB
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
+GIB = 1024 * MIB
 
 
 def _within(default: float, low: float, high: float) -> Any:
@@ -80,3 +82,12 @@ class Limits:
     # Group commit: at once when the writer is idle, else what gathered meanwhile, up to these two.
     commit_rows_max: int = _within(256, 1, 100_000)
     commit_ms: float = _within(5.0, 0.0, 1000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """`[ledger]`: how long the pieces of a log are, and how long they stay readable without unpacking."""
+
+    segment_s: float = _within(HOUR_S, 1.0, 30 * DAY_S)  # a segment ends after so long: sealed is what ended
+    segment_bytes_max: int = _within(64 * MIB, 64 * KIB, GIB)  # or at this size; a start reads one segment
+    plain_s: float = _within(600.0, 0.0, 365 * DAY_S)  # a log shipper of the machine may follow the plain file

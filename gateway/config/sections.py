@@ -1,4 +1,4 @@
-"""`[gateway]`, `[limits]`, `[fx]` and `[price_clock]`."""
+"""`[gateway]`, `[limits]`, `[ledger]`, `[fx]` and `[price_clock]`."""
 
 import ssl
 from dataclasses import fields
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from gateway.config.fields import CURRENCY, HEADER, Context, address, file, networks, reference, secret
-from gateway.config.limits import Limits
+from gateway.config.limits import LedgerSettings, Limits
 from gateway.config.reader import Table
 from gateway.config.settings import Address, GatewaySettings, PriceClock, Tls
 
@@ -105,8 +105,22 @@ def limits(table: Table | None) -> Limits:
     """`[limits]`, each within the range its field names."""
     if table is None:
         return Limits()
+    given = _in_range(table, Limits)
+    for lesser, greater in _ORDERED:
+        if not table.spoiled(lesser) and not table.spoiled(greater):
+            _order(table, given, lesser, greater)
+    return Limits(**given)  # type: ignore[arg-type]
+
+
+def ledger(table: Table | None) -> LedgerSettings:
+    """`[ledger]`, likewise."""
+    return LedgerSettings() if table is None else LedgerSettings(**_in_range(table, LedgerSettings))  # type: ignore[arg-type]
+
+
+def _in_range(table: Table, section: type[Limits] | type[LedgerSettings]) -> dict[str, int | float]:
+    """What is given of a section whose fields name their ranges."""
     given: dict[str, int | float] = {}
-    for spec in fields(Limits):
+    for spec in fields(section):
         if not table.has(spec.name):
             continue
         if spec.type is bool:
@@ -118,10 +132,7 @@ def limits(table: Table | None) -> Limits:
         else:
             given[spec.name] = float(table.number(spec.name, low=low, high=high))
     table.close()
-    for lesser, greater in _ORDERED:
-        if not table.spoiled(lesser) and not table.spoiled(greater):
-            _order(table, given, lesser, greater)
-    return Limits(**given)  # type: ignore[arg-type]
+    return given
 
 
 def _order(table: Table, given: dict[str, int | float], lesser: str, greater: str) -> None:

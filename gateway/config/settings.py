@@ -11,7 +11,7 @@ from datetime import date
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
-from gateway.config.limits import Limits
+from gateway.config.limits import LedgerSettings, Limits
 
 Network = IPv4Network | IPv6Network
 
@@ -309,6 +309,7 @@ class Settings:
     directory: Path  # of the configuration file: relative paths started here
     source: Path | None = None  # the file itself; None for a text
     limits: Limits = field(default_factory=Limits)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
     fx: Mapping[str, float] = field(default_factory=dict)  # gateway currency per unit, its own (1.0) included
     regions: Mapping[str, RegionSettings] = field(default_factory=dict)
     tariffs: Mapping[str, PowerTariffSettings] = field(default_factory=dict)

@@ -63,10 +63,15 @@ FIXED_LIMITS = (
     *("connections_max", "commit_rows_max", "commit_ms"),
     *("eject_failures", "eject_share", "eject_s", "eject_s_max", "probe_s", "slow_start_s"),
 )
+FIXED_LEDGER = ("segment_s", "segment_bytes_max")
 
 
 def _fixed(old: Settings, new: Settings) -> tuple[str, ...]:
-    parts = (("gateway", old.gateway, new.gateway, FIXED_GATEWAY), ("limits", old.limits, new.limits, FIXED_LIMITS))
+    parts = (
+        ("gateway", old.gateway, new.gateway, FIXED_GATEWAY),
+        ("limits", old.limits, new.limits, FIXED_LIMITS),
+        ("ledger", old.ledger, new.ledger, FIXED_LEDGER),
+    )
     return tuple(
         f"{section}.{name}: cannot change while the gateway runs; restart it"
         for section, before, after, names in parts

@@ -1,8 +1,8 @@
 """The control plane: one process that carries no customer traffic.
 
 It holds the data directory's lock, binds the public socket, starts the workers and replaces a dead one, keeps prices
-fresh, reloads the configuration, folds the logs into the index, and serves the admin port. What it decides reaches the
-workers as whole snapshots over their channels.
+fresh, reloads the configuration, folds the logs into the index, has what is closed sealed, and serves the admin port.
+What it decides reaches the workers as whole snapshots over their channels.
 
     start     lock, bind, read prices, start workers; listen once the first worker has recovered its log
     reload    SIGHUP or a changed file: validate first, swap whole; a bad file keeps what is in force
@@ -26,10 +26,12 @@ from gateway.control.channel import ChannelClosed, Message
 from gateway.control.configuration import Configuration
 from gateway.control.prices import Prices
 from gateway.control.processes import BACKLOG, StartupError, WorkerProcess, bind, lock_directory
+from gateway.control.sealing import Sealings
 from gateway.control.snapshot import Snapshot
 from gateway.edge.metering import Spent
 from gateway.ledger import lock
 from gateway.ledger.cells import CELLS_NAME, Cells
+from gateway.ledger.sealkey import SealKeyError, load_or_make_key
 
 logger = logging.getLogger("tokenport.supervisor")
 
@@ -77,8 +79,12 @@ class Supervisor:
             self.prices = Prices(self.settings, self._prices_changed)
             await self.prices.start()
             self.books = Books(gateway.data_dir)
+            self.seals = Sealings(gateway.data_dir, lambda: self.settings.ledger)
             try:
+                load_or_make_key(gateway.data_dir)
                 await self.books.start()
+            except SealKeyError as error:
+                raise StartupError(str(error)) from None
             except OSError as error:
                 raise StartupError(f"gateway.data_dir: cannot use {gateway.data_dir}: {error}") from None
             admin = AdminServer(self)
@@ -281,12 +287,15 @@ class Supervisor:
 
     async def _work(self, listener: socket.socket, announce: Callable[[str], None]) -> None:
         folding = asyncio.create_task(self._fold())
+        sealing = asyncio.create_task(self.seals.run())
         watching = asyncio.create_task(self._watch())
         await self._stopping.wait()
         watching.cancel()
         announce("stopping: streams may end by themselves; press Ctrl-C again to stop at once")
         await self._drain(listener)
         folding.cancel()
+        sealing.cancel()
+        await asyncio.wait({sealing})
 
     async def _drain(self, listener: socket.socket) -> None:
         limits = self.settings.limits

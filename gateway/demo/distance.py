@@ -19,7 +19,7 @@ import struct
 import sys
 from collections.abc import Mapping
 
-from gateway.demo.leash import leave_with_parent
+from gateway.leash import leave_with_parent
 
 CHUNK_BYTES = 16_384
 CHUNKS_MAX = 64  # on the way in one direction: 1 MiB, far more than a stream of tokens has in flight

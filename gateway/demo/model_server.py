@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 
-from gateway.demo.leash import leave_with_parent
+from gateway.leash import leave_with_parent
 
 MODEL_NAME = "SmolLM2-135M-Instruct"  # the backend's own name of the model; the server answers to any
 SLOTS = 6

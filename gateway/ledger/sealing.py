@@ -129,14 +129,14 @@ class Sealer:
         self._io = io or SegmentIO()
         self._packer = Packer()
 
-    def run(self, damaged: Collection[tuple[int, int]] = ()) -> Sealing:
-        """One pass over all logs. `damaged`: segments that were found so and are not looked at again.
+    def run(self, damaged: Collection[tuple[int, int]], result: Sealing) -> None:
+        """One pass over all logs. `damaged`: segments that were found so and are not looked at again. `result` has what
+        was done, also if not all could be.
 
         Raises:
             LedgerBusy: another process is sealing.
             OSError: the disk is full, or fails. What is done is done, and the next pass goes on there.
         """
-        result = Sealing()
         held = lock.take(self._ledger)
         try:
             for log in logs(self._ledger):
@@ -155,7 +155,6 @@ class Sealer:
                     self._remove_plain(log, directory, damaged, result)
         finally:
             os.close(held)
-        return result
 
     # ---- sealing
 

@@ -14,6 +14,7 @@ log's lock.
 """
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.ledger import lock
@@ -84,10 +85,18 @@ def audit(
     return result
 
 
-def audit_bytes(ledger: Path) -> int:
-    """How many bytes of files an audit reads."""
-    directories = [ledger / str(log) for log in logs(ledger)]
-    return sum(path.stat().st_size for each in directories for path in [*each.glob("*.jsonl"), *each.glob("*.zst")])
+def audit_bytes(ledger: Path, *, deep: bool = False) -> int:
+    """How many bytes an audit goes through: of files, and if `deep` of what is in the compressed ones."""
+    total = 0
+    for log in logs(ledger):
+        directory = ledger / str(log)
+        for path in (*directory.glob("*.jsonl"), *directory.glob("*.jsonl.zst")):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        for segment in seal_numbers(directory) if deep else ():
+            with suppress(BadSeal, FileNotFoundError):
+                total += read_seal(directory, segment).plain_bytes
+    return total
 
 
 class _LogAudit:

@@ -9,6 +9,7 @@ from typing import Any
 from gateway.clock import PriceTime
 from gateway.config import Settings, load_text
 from gateway.config.build import price_book, read_curves
+from gateway.control.sealing import SealsNow
 from pricing.book import PriceBook
 
 TOKEN = "a-token-of-the-operator"
@@ -150,6 +151,13 @@ class Ledger:
         return [row for row in self.rows if ("period" in row) == (period is not None) and row["by"] == tuple(by)]
 
 
+class Seals:
+    """A ledger of which two segments are sealed."""
+
+    def __init__(self) -> None:
+        self.now = SealsNow(2, 9000, time.time() - 600)
+
+
 class Plane:
     """What the admin port sees."""
 
@@ -157,6 +165,7 @@ class Plane:
         self.settings = of
         self.prices = Desk(price_book(of, read_curves(of, time.time())))
         self.books = Ledger()
+        self.seals = Seals()
         self.ready = True
         self.started_at = time.time() - 3 * 3600
         self.price_time = PriceTime(of.price_clock if replayed else None, time.time())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import GatewaySettings, Limits, load_file
+from gateway.config import GatewaySettings, LedgerSettings, Limits, load_file
 from gateway.config.build import price_book, read_curves, route_table
 from gateway.config.settings import BackendSettings, FeedSettings, RegionSettings
 
@@ -20,6 +20,7 @@ FILES = sorted(path.name for path in EXAMPLES.glob("*.toml"))
 KEYS = {
     "gateway": "listen workers edge data_dir currency trusted_proxies admin_listen admin_token_env tls country_db "
     "destination_header",
+    "ledger": "segment_s segment_bytes_max plain_s",
     "price_clock": "start speed",
     "regions": "country power pue carbon_g_per_kwh power_cap_w label",
     "tariffs": "currency timezone price_per_mwh holidays periods",
@@ -90,11 +91,14 @@ def test_the_price_file_is_a_whole_week_of_hours_and_its_licence_lies_beside_it(
     assert "CC BY 4.0 (Energinet)" in (EXAMPLES / "NOTICE").read_text("utf-8")
 
 
-def test_the_reference_shows_every_limit_with_its_default():
+@pytest.mark.parametrize(
+    ("section", "end", "defaults"), [("limits", "ledger", Limits()), ("ledger", "fx", LedgerSettings())]
+)
+def test_the_reference_shows_every_limit_with_its_default(section, end, defaults):
     text = (EXAMPLES / "reference.toml").read_text("utf-8")
-    section = text[text.index("\n[limits]") : text.index("\n[fx]")]
-    shown = dict(re.findall(r"^(\w+) = (\S+)", section, re.MULTILINE))
-    assert {name: json.loads(value) for name, value in shown.items()} == dataclasses.asdict(Limits())
+    part = text[text.index(f"\n[{section}]") : text.index(f"\n[{end}]")]
+    shown = dict(re.findall(r"^(\w+) = (\S+)", part, re.MULTILINE))
+    assert {name: json.loads(value) for name, value in shown.items()} == dataclasses.asdict(defaults)
 
 
 @pytest.mark.parametrize("section", KEYS)

@@ -14,7 +14,7 @@ from gateway.demo.children import Children
 
 WAIT_S = 10
 HELPER = """
-from gateway.demo.leash import leave_with_parent
+from gateway.leash import leave_with_parent
 import os, threading
 leave_with_parent()
 print('{"pid": %d}' % os.getpid(), flush=True)
@@ -103,7 +103,7 @@ def test_a_helper_ends_when_its_parent_is_killed():
 def test_a_helper_leaves_ctrl_c_to_its_parent():
     code = """
 import signal
-from gateway.demo.leash import leave_with_parent
+from gateway.leash import leave_with_parent
 leave_with_parent()
 signal.raise_signal(signal.SIGINT)
 print("still here")

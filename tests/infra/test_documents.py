@@ -11,7 +11,7 @@ import pytest
 from gateway import errors, telemetry
 from gateway.cli import main
 from gateway.config import load_text
-from gateway.control.configuration import FIXED_GATEWAY, FIXED_LIMITS
+from gateway.control.configuration import FIXED_GATEWAY, FIXED_LEDGER, FIXED_LIMITS
 from gateway.telemetry import Metric
 from tests.infra.documents import DOCUMENTS, ROOT, blocks, code, commands, found, links, text_of
 
@@ -135,7 +135,7 @@ def test_codes_of_the_runbook_stand_in_the_code() -> None:
 
 
 def test_keys_that_need_a_restart_are_told_to_operators() -> None:
-    fixed = [*FIXED_GATEWAY, *FIXED_LIMITS]
+    fixed = [*FIXED_GATEWAY, *FIXED_LIMITS, *FIXED_LEDGER]
     reload = text_of("infra/runbook.md").partition("## Reload")[2].partition("\n## ")[0]
     listed = " ".join(line for line in reload.splitlines() if line.startswith(("- ", "  ")))
     assert sorted(set(re.findall(r"`([a-z_]+)`", listed))) == sorted(fixed)

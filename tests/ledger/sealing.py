@@ -31,7 +31,9 @@ def last_closing(directory: Path) -> float:
 def seal(data_dir: Path, *, after_s: float = 0.0, io: SegmentIO | None = None, log: str = "0") -> Sealing:
     """A pass, so long after the last closing."""
     now = last_closing(data_dir / "ledger" / log) + after_s
-    return Sealer(data_dir / "ledger", load_or_make_key(data_dir), PLAIN_S, lambda: now, io=io).run()
+    result = Sealing()
+    Sealer(data_dir / "ledger", load_or_make_key(data_dir), PLAIN_S, lambda: now, io=io).run((), result)
+    return result
 
 
 def seal_whole(data_dir: Path) -> Sealing:

@@ -12,7 +12,7 @@ from gateway.ledger.index import INDEX_NAME, Index
 from gateway.ledger.log import LogWriter
 from gateway.ledger.reading import Reader
 from gateway.ledger.recovery import recover
-from gateway.ledger.sealing import Sealer, due
+from gateway.ledger.sealing import Sealer, Sealing, due
 from gateway.ledger.sealkey import SealKeyError, load_key, load_or_make_key, parse_public_key, public_hex
 from gateway.ledger.seals import BadSeal, read_seal, read_seals, seal_path, sealed_segments
 from gateway.ledger.segment import NO_HASH, hash_of, segment_numbers, segment_path
@@ -95,7 +95,9 @@ def test_a_segment_that_was_begun_and_never_acknowledged_closes_nothing(tmp_path
     write_log(directory, [row(1)])
     segment_path(directory, 2).write_bytes(b'{"record":"segm')
     assert not due(tmp_path / "ledger", 0, NOW_S)
-    assert Sealer(tmp_path / "ledger", load_or_make_key(tmp_path), 0, lambda: NOW_S).run().sealed == []
+    result = Sealing()
+    Sealer(tmp_path / "ledger", load_or_make_key(tmp_path), 0, lambda: NOW_S).run((), result)
+    assert result == Sealing()
 
 
 # ---- reading what is left

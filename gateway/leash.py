@@ -1,10 +1,11 @@
-"""Ties a helper process of the demo to the process that started it.
+"""Ties a helper process to the process that started it.
 
 The parent holds the other end of the helper's standard input. When the parent ends, however it ends, the pipe closes
-and the helper ends too; no helper outlives a demo that was killed.
+and the helper ends too; no helper outlives a gateway or a demo that was killed.
 
-Ctrl-C reaches every process of a terminal's group. A helper leaves it to its parent, which ends the gateway first: were
-the model gone before, answers in flight would be written down as cut by their backend. Started by hand, it obeys.
+Ctrl-C reaches every process of a terminal's group. A helper leaves it to its parent, which ends in its own order: were
+the demo's model gone before its gateway, answers in flight would be written down as cut by their backend. Started by
+hand, a helper obeys.
 """
 
 import os
@@ -15,7 +16,7 @@ from types import FrameType
 
 
 def leave(_signal: int = 0, _frame: FrameType | None = None) -> None:
-    """Ends this process now. Helpers hold nothing that must be written."""
+    """Ends this process now. Whatever a helper writes may be cut anywhere."""
     os._exit(0)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from aiohttp import ClientSession
 
 from gateway.admin.guard import OPEN
 from gateway.admin.server import AdminServer
+from gateway.control.sealing import SealsNow
+from gateway.ledger.sealing import DamagedSegment
 from tests.admin.conftest import Serve
 from tests.admin.plane import TOKEN, Feed, Plane, backend, settings, status
 
@@ -202,7 +205,28 @@ async def test_status_tells_prices_in_the_gateways_currency_and_what_workers_do(
     merged = next(each for each in told["backends"] if each["name"] == "south-1")
     assert (merged["in_flight"], merged["available_in"], merged["workers"], merged["barred"]) == (4, 1, 2, ["ejected"])
     assert [worker["pid"] for worker in told["workers"]] == [100, 101]
-    assert told["ledger"] == {"writable": True, "problems": []}
+    assert (told["ledger"]["writable"], told["ledger"]["problems"]) == (True, [])
+
+
+async def test_status_and_metrics_tell_what_is_sealed_and_what_is_damaged(serve: Serve, plane: Plane) -> None:
+    plane.seals.now = SealsNow(3, 9000, time.time() - 600, (DamagedSegment(0, 4, 17, "is not JSON"),), "disk full")
+    client = await serve(plane)
+    _, told = await ask(client, "/status")
+    sealed = told["ledger"]["sealed"]
+    assert sealed.pop("last_sealed_at").endswith("Z")
+    assert sealed == {
+        "segments": 3,
+        "bytes": 9000,
+        "damaged": [{"log": 0, "segment": 4, "line": 17, "problem": "is not JSON"}],
+        "problem": "disk full",
+    }
+    async with client.get("/metrics") as response:
+        lines = (await response.text()).splitlines()
+    found = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert float(found["tokenport_sealed_segments"]) == 3
+    assert float(found["tokenport_sealed_bytes"]) == 9000
+    assert float(found["tokenport_damaged_segments"]) == 1
+    assert 600 <= float(found["tokenport_seconds_since_last_seal"]) < 660
 
 
 async def test_status_tells_of_a_feed_that_fails(serve: Serve, plane: Plane) -> None:

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import zstandard
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.ledger import lock
 from gateway.ledger.following import Position, follow
@@ -70,8 +72,6 @@ def test_common_tools_read_what_is_left(tmp_path):
     directory = write_small(tmp_path)
     content = segment_path(directory, 1).read_bytes()
     seal_whole(tmp_path)
-    import zstandard
-
     with (directory / "000001.jsonl.zst").open("rb") as file:
         assert zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True).read() == content
 
@@ -388,8 +388,6 @@ def test_a_public_key_is_given_as_digits_or_as_a_file(tmp_path):
     key = load_or_make_key(tmp_path)
     digits = public_hex(key)
     (tmp_path / "digits").write_text(digits.upper() + "\n")
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     (tmp_path / "pem").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     for given in (digits, f" {digits} ", str(tmp_path / "digits"), str(tmp_path / "pem")):
         assert parse_public_key(given) == digits

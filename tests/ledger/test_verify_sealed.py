@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.ledger.frames import Packer, in_frames
+from gateway.ledger.index import INDEX_NAME, Index
+from gateway.ledger.sealkey import load_key, load_or_make_key, public_hex
 from gateway.ledger.seals import read_seal
 from gateway.ledger.segment import sealed_path, segment_path
 from gateway.ledger.tail import LogLimits
-from gateway.ledger.verify import Finding, verify
+from gateway.ledger.verify import Finding, audit, verify
 
-from .sealing import seal_whole
+from .exports import row, write_log
+from .sealing import SMALL, seal, seal_whole, write_small
 from .traffic import write_traffic
 
 ROWS = 10_000
 LAST_SEALED = 8  # of it the plain file is still there; 9 is open
-Change = Callable[[bytes], bytes]
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +192,111 @@ def test_a_sealed_segment_that_is_dropped_with_its_seal_shows(directory, segment
     assert Finding(f"0/{segment:06d}.jsonl", 0, "is missing") in findings
     if segment < LAST_SEALED:
         assert any(each.segment == f"0/{segment + 1:06d}.seal" for each in findings)
+
+
+# ---- seals, keys, index
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A data directory with two sealed segments and an open one, and an index."""
+    write_small(tmp_path)
+    seal_whole(tmp_path)
+    index = Index(tmp_path / "ledger" / INDEX_NAME)
+    index.fold(tmp_path / "ledger")
+    index.close()
+    assert verify(tmp_path) == audit(tmp_path / "ledger", deep=True).findings == []
+    return tmp_path
+
+
+def test_seals_and_lines_give_the_same_sums(small):
+    by_seals, by_lines = (audit(small / "ledger", deep=deep) for deep in (False, True))
+    assert by_seals.summary.flat() == by_lines.summary.flat()
+    assert (by_seals.sealed, by_seals.walked) == (2, 1)
+    assert (by_lines.sealed, by_lines.walked) == (0, 3)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_seals_of_another_key_are_found_and_an_older_key_may_be_given(small, deep):
+    ledger = small / "ledger"
+    first = public_hex(load_key(small))
+    assert audit(ledger, deep=deep).trusted_key == first
+    other = public_hex(load_or_make_key(ledger))
+    problems = {each.problem for each in audit(ledger, deep=deep, public_keys=(other,)).findings}
+    assert problems == {f"is signed by another key, {first}"}
+    assert audit(ledger, deep=deep, public_keys=(other, first)).findings == []
+
+
+def test_a_second_key_is_found_where_none_is_given(small):
+    directory = small / "ledger" / "0"
+    segment_path(directory, 2).write_bytes(plain_of(directory, 2))
+    for path in (sealed_path(directory, 2), directory / "000002.seal"):
+        path.unlink()
+    (small / "seal.key").rename(small / "lost.key")
+    seal(small)
+    findings = verify(small)
+    assert [each.segment for each in findings] == ["0/000002.seal"]
+    assert "is signed by another key than the others" in findings[0].problem
+    keys = [public_hex(load_key(small))]
+    (small / "lost.key").rename(small / "seal.key")
+    assert audit(small / "ledger", public_keys=[*keys, public_hex(load_key(small))]).findings == []
+
+
+def test_a_seal_that_was_dropped_is_found(small):
+    path = small / "ledger" / "0" / "000002.seal"
+    path.unlink()
+    assert verify(small) == [Finding("0/000002.seal", 0, "is missing, and the plain file is gone")]
+
+
+def test_a_compressed_file_that_was_dropped_is_found(small):
+    sealed_path(small / "ledger" / "0", 1).unlink()
+    assert verify(small)[0] == Finding("0/000001.jsonl.zst", 0, "is missing, and sealed")
+
+
+def change(data_dir: Path, sql: str) -> None:
+    with sqlite3.connect(data_dir / "ledger" / INDEX_NAME) as connection:
+        assert connection.execute(sql).rowcount
+    connection.close()
+
+
+def test_a_changed_figure_of_a_sealed_row_is_found_by_the_seals_and_located_by_the_deep_walk(small):
+    change(small, "UPDATE ends SET input_tokens = input_tokens + 1, cost_nano = 7 WHERE seq = 0")
+    quick = [each.problem for each in verify(small) if "seals" in each.problem]
+    assert quick == [
+        "sealed rows of log 0 add up to other input_tokens, cost_nano than their seals say: verify --deep names them;"
+        " delete it, and it is rebuilt"
+    ]
+    found = audit(small / "ledger", deep=True).findings
+    assert Finding("0/000001.jsonl.zst", 3, "differs in the index: input_tokens, cost_nano") in found
+
+
+def test_a_changed_word_of_a_sealed_row_is_found_by_the_deep_walk(small):
+    change(small, "UPDATE ends SET request_id = 'other' WHERE seq = 1")
+    assert audit(small / "ledger", deep=True).findings == [
+        Finding("0/000001.jsonl.zst", 5, "differs in the index: request_id")
+    ]
+
+
+def test_a_row_that_the_index_lost_or_made_up_is_found_without_unpacking(small):
+    change(small, "DELETE FROM ends WHERE seq = 1")
+    assert any("add up to other requests" in each.problem for each in verify(small))
+
+
+def test_a_changed_row_of_the_open_segment_is_located(small):
+    first = read_seal(small / "ledger" / "0", 2)
+    change(small, f"UPDATE ends SET cost_nano = 7 WHERE seq = {first.seq_before + first.rows}")
+    assert any(
+        each.segment == "0/000003.jsonl" and each.problem == "differs in the index: cost_nano" for each in verify(small)
+    )
+
+
+def test_an_index_that_ends_within_a_sealed_segment_is_compared_as_far_as_it_goes(tmp_path):
+    directory = write_small(tmp_path, rows=5)
+    index = Index(tmp_path / "ledger" / INDEX_NAME)
+    index.fold(tmp_path / "ledger")
+    index.close()
+    write_log(directory, [row(number) for number in range(5, 12)], singly=True, limits=SMALL)
+    seal_whole(tmp_path)
+    assert verify(tmp_path) == []
+    change(tmp_path, "UPDATE ends SET cost_nano = 7 WHERE seq = 4")
+    assert any(each.problem == "differs in the index: cost_nano" for each in verify(tmp_path))

@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> int:
         return fail(str(error))
     with Progress(audit_bytes(ledger, deep=arguments.deep), "bytes") as progress:
         result = audit(ledger, deep=arguments.deep, public_keys=keys, advance=progress.advance)
-    _say_what_was_done(result, bool(keys), arguments.deep)
+    _say_what_was_done(result)
     if result.findings:
         rows = [{"segment": each.segment, "line": each.line, "problem": each.problem} for each in result.findings]
         print_rows(rows, ("segment", "line", "problem"), arguments.format)
@@ -48,12 +48,12 @@ def _ledger(arguments: Namespace) -> Path:
     raise UsageError(f"--ledger {given}: there is no ledger; give the directory that holds 0, 1, ...")
 
 
-def _say_what_was_done(result: Audit, keyed: bool, deep: bool) -> None:
+def _say_what_was_done(result: Audit) -> None:
     """On stderr: how much of the answer rests on seals, and on whose."""
     if result.sealed:
         print(
-            f"{result.sealed} segments checked by their seals, {result.walked} line by line; of sealed rows the index"
-            " was compared by sums: --deep looks at every line and row",
+            f"{result.sealed} segments checked by their seals, {result.walked} line by line"
+            " (--deep: every line, and every row of the index)",
             file=sys.stderr,
         )
     if result.trusted_key:

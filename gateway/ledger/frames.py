@@ -85,7 +85,7 @@ class FrameFile:
         self._decompressor = zstandard.ZstdDecompressor()
         self.sealed_bytes = os.fstat(descriptor).st_size
         self.problem: FrameDamaged | None = None  # why the table ends early
-        if table is None or sum(frame.sealed_bytes for frame in table) != self.sealed_bytes:
+        if table is None or not self._fits(table):
             table = self._walk()
         self.frames = table
         self.plain_bytes = sum(frame.plain_bytes for frame in table)
@@ -101,6 +101,10 @@ class FrameFile:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _fits(self, table: Sequence[Frame]) -> bool:
+        sound = all(0 < frame.plain_bytes <= _UNPACKED_MAX for frame in table)
+        return sound and sum(frame.sealed_bytes for frame in table) == self.sealed_bytes
 
     def _walk(self) -> list[Frame]:
         """The frames up to the first that cannot be followed. Their lines are not known."""

@@ -6,15 +6,16 @@ is then compared row by row as the walk through the logs passes by.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.ledger.content import whole
 from gateway.ledger.folding import is_held, row_values
 from gateway.ledger.following import Position
 from gateway.ledger.seals import Seal
 from gateway.ledger.segment import Line
-from gateway.ledger.tables import FIGURES_OF_ROW, ROLLUPS_OF_EXPORTS, SCHEMA_VERSION, SPENT_OF_EXPORTS, SUMS
+from gateway.ledger.tables import FIGURES, FIGURES_OF_ROW, ROLLUPS_OF_EXPORTS, SCHEMA_VERSION, SPENT_OF_EXPORTS, SUMS
 from pricing.export import NAMES
 
 _DELETE_IT = "delete it, and it is rebuilt"
@@ -30,8 +31,9 @@ class IndexAudit:
         self._folded: dict[int, Position] = {}
         self._rows: Counter[int] = Counter()  # by log, those that are in the index
         self._refusals: Counter[tuple[str, str, str]] = Counter()
-        self._seals: list[Seal] = []  # of segments that the index has read, and that nobody walked
-        self._refused_sealed = 0
+        self._refused = 0
+        self._by_seal = False  # some of it was only told by seals
+        self._sums: Counter[str] = Counter()  # over the rows that are in the index
         if not path.exists():
             return
         try:
@@ -72,9 +74,10 @@ class IndexAudit:
     def sealed(self, seal: Seal) -> None:
         """A segment that is not walked: what the index has of it is compared by its sums."""
         if self._connection is not None and (seal.segment, seal.plain_bytes) <= self._folded.get(seal.log, (0, 0)):
-            self._seals.append(seal)
+            self._by_seal = True
             self._rows[seal.log] += seal.rows
-            self._refused_sealed += seal.refused
+            self._sums.update(seal.sums)
+            self._refused += seal.refused
 
     def row(self, log: int, record: Mapping[str, Any]) -> str:
         """What is wrong with the index's copy of a row; empty if nothing."""
@@ -83,20 +86,33 @@ class IndexAudit:
         if not found:
             return "is not in the index"
         self._rows[log] += 1
+        for name in SUMS:
+            self._sums[name] += whole(record.get(name))
+        if record.get("exported") is True:
+            self._sums["exported_tokens"] += whole(record.get("delivered_tokens"))
         differing = [name for name, a, b in zip((*NAMES, "", ""), found[0], expected, strict=True) if a != b]
         return f"differs in the index: {', '.join(filter(None, differing))}" if differing else ""
 
     def refused(self, record: Mapping[str, Any]) -> None:
         self._refusals[record["minute"], record["tenant"], record["reason"]] += record["count"]
+        self._refused += record["count"]
 
-    def finish(self, *, deep: bool = False) -> list[str]:
+    def finish(self) -> list[str]:
         """What is wrong with the index as a whole, after all rows went by."""
         problems = [self._problem] if self._problem else []
         if self._connection is None:
             return problems
-        for log, count in self._fetch("SELECT log, count(*) FROM exports GROUP BY log"):
+        for log, count in self._fetch("SELECT log, count(*) FROM ends GROUP BY log"):
             if count > self._rows[log]:
                 problems.append(f"has {count - self._rows[log]} rows of log {log} that the log does not have")
+        problems += self._total_problems() if self._by_seal else self._sum_problems()
+        if self._problem and self._problem not in problems:
+            problems.append(self._problem)
+        return list(dict.fromkeys(problems))
+
+    def _sum_problems(self) -> list[str]:
+        """Whether every sum is that of its rows, each of which has been looked at."""
+        problems: list[str] = []
         sums = ROLLUPS_OF_EXPORTS
         for one, other in (("SELECT * FROM rollups", sums), (sums, "SELECT * FROM rollups")):
             quarters = self._fetch(f"SELECT DISTINCT quarter FROM ({one} EXCEPT {other}) LIMIT 1")
@@ -104,43 +120,31 @@ class IndexAudit:
         for one, other in (("SELECT * FROM spent", SPENT_OF_EXPORTS), (SPENT_OF_EXPORTS, "SELECT * FROM spent")):
             logs = self._fetch(f"SELECT DISTINCT log FROM ({one} EXCEPT {other}) LIMIT 1")
             problems += [f"what budgets have used by log {log} is not the sum of its rows" for (log,) in logs]
-        problems += self._refusal_problems()
-        problems += self._seal_problems()
-        if self._problem and self._problem not in problems:
-            problems.append(self._problem)
-        return list(dict.fromkeys(problems))
-
-    def _refusal_problems(self) -> list[str]:
         found = {(minute, tenant, reason): n for minute, tenant, reason, n in self._fetch("SELECT * FROM refusals")}
-        if self._seals:  # which they are is not known, only how many
-            differs = sum(found.values()) != sum(self._refusals.values()) + self._refused_sealed
-        else:
-            differs = found != dict(self._refusals)
-        return ["refusals are not those of the logs"] if differs else []
+        if found != dict(self._refusals):
+            problems.append("refusals are not those of the logs")
+        return problems
 
-    def _seal_problems(self) -> list[str]:
-        """Whether the rows of the sealed segments add up to what their seals say."""
-        names = ("exported_tokens", *SUMS)
+    def _total_problems(self) -> list[str]:
+        """Whether rows and sums add up to what seals and lines say: one look at each row, where to compare every sum
+        with its rows takes ten times as long."""
+        expected = {"requests": sum(self._rows.values()), **{name: self._sums[name] for name in FIGURES[1:]}}
+        spent = expected["input_tokens"] + expected["billed_output_tokens"]
+        figures = ", ".join(f"coalesce(sum({name}), 0)" for name in FIGURES)
+        looks = (
+            ("rows", FIGURES, f"SELECT {figures} FROM (SELECT {FIGURES_OF_ROW} FROM exports)"),
+            ("rollups", FIGURES, f"SELECT {figures} FROM rollups"),
+            ("budgets", ("tokens",), "SELECT coalesce(sum(tokens), 0) FROM spent"),
+            ("refusals", ("count",), "SELECT coalesce(sum(count), 0) FROM refusals"),
+        )
         problems: list[str] = []
-        for log in dict.fromkeys(seal.log for seal in self._seals):
-            seals = [seal for seal in self._seals if seal.log == log]
-            ranges = " OR ".join("seq >= ? AND seq < ?" for _ in _ranges(seals))
-            bounds = [bound for each in _ranges(seals) for bound in each]
-            sums = ", ".join(f"sum({name})" for name in ("requests", *names))
-            sql = f"SELECT {sums} FROM (SELECT {FIGURES_OF_ROW} FROM exports WHERE log = ? AND ({ranges}))"
-            found = self._fetch(sql, log, *bounds)
-            expected = [sum(seal.rows for seal in seals), *(sum(seal.sums[name] for seal in seals) for name in names)]
-            wrong = [
-                name
-                for name, value, sealed in zip(
-                    ("requests", *names), found[0] if found else expected, expected, strict=True
-                )
-                if (value or 0) != sealed
-            ]
+        for what, names, sql in looks:
+            values = expected | {"tokens": spent, "count": self._refused}
+            found = dict(zip(names, next(iter(self._fetch(sql)), ()), strict=False))
+            wrong = [name for name in names if name in found and found[name] != values[name]]
             if wrong:
                 problems.append(
-                    f"sealed rows of log {log} add up to other {', '.join(wrong)} than their seals say:"
-                    f" verify --deep names them; {_DELETE_IT}"
+                    f"{what} add up to other {', '.join(wrong)} than the logs: verify --deep says where; {_DELETE_IT}"
                 )
         return problems
 
@@ -152,14 +156,3 @@ class IndexAudit:
         except sqlite3.Error as error:
             self._problem = f"cannot be read ({error}): {_DELETE_IT}"
             return []
-
-
-def _ranges(seals: Sequence[Seal]) -> list[tuple[int, int]]:
-    """The stretches of `seq` that seals of one log, in order, are about."""
-    ranges: list[tuple[int, int]] = []
-    for seal in seals:
-        start, end = seal.seq_before, seal.seq_before + seal.rows
-        if ranges and ranges[-1][1] == start:
-            start = ranges.pop()[0]
-        ranges.append((start, end))
-    return ranges

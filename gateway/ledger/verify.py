@@ -78,7 +78,7 @@ def audit(
     try:
         for log in logs(ledger):
             _LogAudit(ledger / str(log), log, result, index, keys, deep, advance).run(live)
-        result.findings += [Finding(INDEX_NAME, 0, problem) for problem in index.finish(deep=deep)]
+        result.findings += [Finding(INDEX_NAME, 0, problem) for problem in index.finish()]
     finally:
         index.close()
     result.trusted_key = keys.trusted
@@ -135,10 +135,12 @@ class _LogAudit:
                 self._find(f"{expected:06d}.jsonl", 0, "is missing")
                 break
         for segment in numbers:
+            before = len(self._result.findings)
             seal = self._read_seal(segment) if segment in sealed else None
             if not self._segment(segment, seal, last=segment == numbers[-1]):
                 break
-            if segment not in sealed and segment < max(sealed, default=0):
+            sound = len(self._result.findings) == before  # what is damaged gets no seal
+            if sound and segment not in sealed and segment < max(sealed, default=0):
                 self._find(f"{segment:06d}.seal", 0, "is missing, and later segments are sealed")
         head = self._head
         if head is not None and head.count > self._state.count:

@@ -64,13 +64,14 @@ def write_traffic(
 
 def _opening(rng: Random, export_id: str, number: int, now_us: int) -> Opening:
     backend, region, country, units = rng.choice(_SITES)
+    tenant = rng.randrange(12)
     return opening(
         number,
         export_id=export_id,
         request_id=f"req_{rng.getrandbits(96):024x}" if rng.random() < 0.5 else "",
         opened_at_us=now_us - rng.randrange(1000),
-        tenant=f"tenant-{rng.randrange(12)}",
-        key_id=f"k{rng.randrange(12)}",
+        tenant=f"tenant-{tenant}",
+        key_id=f"k{tenant}",
         model=rng.choice(_MODELS),
         origin_backend=backend,
         origin_region=region,

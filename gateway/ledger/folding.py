@@ -15,8 +15,21 @@ import orjson
 
 from gateway.ledger.following import Position, follow
 from gateway.ledger.instants import DAY_US, QUARTER_US, parse_us
+from gateway.ledger.outlived import take_sums
 from gateway.ledger.segment import TERMINAL, Head, Record, parse
-from gateway.ledger.tables import ALIKE, ALIKE_KEY, FIGURES, OWN, ROLLUP_KEY, SUMS, UNITS, UNITS_MARK
+from gateway.ledger.tables import (
+    ADD_REFUSAL,
+    ADD_ROLLUP,
+    ADD_SPENT,
+    ALIKE,
+    ALIKE_KEY,
+    OWN,
+    ROLLUP_KEY,
+    SUMS,
+    UNITS,
+    UNITS_MARK,
+    marks,
+)
 from pricing.export import FIRST_COLUMNS, NAMES
 
 _ALIKE_MAX = 4096  # kept in memory, about 8 MB; the table has all
@@ -41,19 +54,9 @@ _units_of_alike = itemgetter(*map(_ALIKE_NAMES.index, UNITS))
 _rollup_of_alike = itemgetter(*map(_ALIKE_NAMES.index, ROLLUP_KEY))
 
 
-def _marks(count: int) -> str:
-    return ", ".join("?" * count)
-
-
-_INSERT_END = f"INSERT OR IGNORE INTO main.ends VALUES ({_marks(len(OWN) + 3)})"
-_INSERT_ALIKE = f"INSERT INTO main.alike VALUES (NULL, {_marks(len(ALIKE) + 1)})"
+_INSERT_END = f"INSERT OR IGNORE INTO main.ends VALUES ({marks(len(OWN) + 3)})"
+_INSERT_ALIKE = f"INSERT INTO main.alike VALUES (NULL, {marks(len(ALIKE) + 1)})"
 _FIND_ALIKE = f"SELECT * FROM main.alike WHERE {' AND '.join(f'{name} IS ?' for name in ALIKE_KEY)}"
-_ADD_ROLLUP = (
-    f"INSERT INTO main.rollups VALUES ({_marks(1 + len(ROLLUP_KEY) + len(FIGURES))})"
-    f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in FIGURES)}"
-)
-_ADD_SPENT = "INSERT INTO main.spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
-_ADD_REFUSAL = "INSERT INTO main.refusals VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
 
 
 class _Row(NamedTuple):
@@ -80,13 +83,15 @@ class Fold:
         self._alike: dict[tuple[Any, ...], tuple[int, str]] = {}  # its id, and its unit prices in attempts_json
 
     def add_log(self, directory: Path, log: int, end: Head | None) -> int:
-        """Add a log's records behind the folded position; `end` bounds the reading, None means as far as there are
-        whole lines. Returns the number of records.
+        """Add a log's records behind the folded position, and the sums of what is gone of it; `end` bounds the reading,
+        None means as far as there are whole lines. Returns the number of records.
 
         Raises:
             LogsDiffer: what was folded is not in the log.
         """
-        connection, total = self._connection, 0
+        connection = self._connection
+        with self._together():
+            total = take_sums(connection, directory, log, ("main", *self._others))
         for reached, lines in follow(folded_position(connection, log), directory, log, end):
             rows, refusals = _read(lines)
             with self._together():
@@ -113,7 +118,7 @@ class Fold:
     def _add(self, rows: list[_Row], refusals: Iterable[Record]) -> None:
         for refused in refusals:
             values = (refused["minute"], refused["tenant"], refused["reason"], refused["count"])
-            self._connection.execute(_ADD_REFUSAL, values)
+            self._connection.execute(ADD_REFUSAL, values)
         rows = self._unknown(rows, self._others) if self._others else rows
         try:
             with self._together():
@@ -144,8 +149,8 @@ class Fold:
         connection.executemany(_INSERT_END, ends)
         if connection.total_changes - before < len(ends):
             raise _Known
-        connection.executemany(_ADD_ROLLUP, [_rollup(quarter, group) for (quarter, _), group in groups.items()])
-        connection.executemany(_ADD_SPENT, _spent(groups.values()))
+        connection.executemany(ADD_ROLLUP, [_rollup(quarter, group) for (quarter, _), group in groups.items()])
+        connection.executemany(ADD_SPENT, _spent(groups.values()))
 
     def _find(self, alike: tuple[Any, ...]) -> tuple[int, str]:
         """The id of what many rows have in common, which is written down if it is new."""

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.ledger.folding import Fold
-from gateway.ledger.following import LogsDiffer
+from gateway.ledger.following import LogsDiffer, Position
+from gateway.ledger.outlived import forget_alike, forget_rows
 from gateway.ledger.segment import Head, logs, read_head
 from gateway.ledger.tables import SCHEMA, SCHEMA_VERSION, create_tables
 
@@ -71,6 +72,31 @@ class Index:
             self.rebuild()
         return self._fold(ledger)
 
+    def shrink(self, ledger: Path) -> int:
+        """Take a step on the way of letting go of rows whose segments are gone. Returns how many went; 0: nothing is
+        left to do.
+
+        Raises:
+            OSError: not possible now; nothing is lost by trying again.
+        """
+        try:
+            for log in logs(ledger):
+                if found := forget_rows(self._connection, ledger / str(log), log):
+                    self._shrinking = True
+                    return found
+            if self._shrinking:
+                self._fold_in = Fold(self._connection)  # it remembers what may go now
+                forget_alike(self._connection)
+                self._shrinking = False
+        except sqlite3.Error as error:
+            raise _unusable(self.path, error) from error
+        return 0
+
+    def folded(self) -> dict[int, Position]:
+        """How far each log is in the index."""
+        found = self._connection.execute("SELECT log, segment, offset FROM folded")
+        return {log: Position(segment, offset) for log, segment, offset in found}
+
     def rebuild(self) -> None:
         """Begin again with an empty index."""
         self.close()
@@ -92,10 +118,12 @@ class Index:
     def _begin(self) -> None:
         self._connection = self._open()
         self._fold_in = Fold(self._connection)
+        self._shrinking = False
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file, before anything else
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -92,7 +92,11 @@ class Reader:
         bounds = (_from(start), _until(end))
         aligned = not any(bound % QUARTER_US for bound in bounds)
         keys = [name for name in dict.fromkeys(by) if name != "currency"]
-        figures = _sources(keys, rollups=aligned and set(keys) <= set(DIMENSIONS))
+        rollups = aligned and set(keys) <= set(DIMENSIONS)
+        if not rollups and (rows := self.expired(start, end)):
+            why = f"{', '.join(sorted(set(keys) - set(DIMENSIONS)))}: " if aligned else "bounds within a quarter hour: "
+            raise ValueError(f"{why}only sums are left of {rows:,} rows that ended then, and this needs the rows")
+        figures = _sources(keys, rollups=rollups)
         found = self._query(self._sums, figures, keys, label, *bounds)
         names = ["period", *keys, "currency", *FIGURES]
         sums = [dict(zip(names, (value if value != "" else None for value in row), strict=True)) for row in found]
@@ -100,6 +104,15 @@ class Reader:
             for figure in sums:
                 del figure["period"]
         return sums
+
+    def expired(self, start: float | None = None, end: float | None = None) -> int:
+        """Of how many exports only sums are left, of segments with ends in [start, end)."""
+        sql = "SELECT coalesce(sum(rows), 0) FROM main.expired WHERE rows > 0 AND last_us >= ? AND first_us < ?"
+        return int(
+            self._query(lambda *bounds: self._connection.execute(sql, bounds).fetchall(), _from(start), _until(end))[0][
+                0
+            ]
+        )
 
     def spent(self, start: float, end: float) -> dict[str, dict[int, int]]:
         """Tokens that count for budgets (input + billed output) of the UTC days in [start, end): by tenant and log."""
@@ -172,6 +185,7 @@ class Reader:
                     raise LogsDiffer(f"{index} has another schema")
                 connection.execute("BEGIN")  # from the first look on, the index stands still for this reader
                 connection.execute("INSERT INTO main.folded SELECT * FROM indexed.folded")
+                connection.execute("INSERT INTO main.expired SELECT * FROM indexed.expired")
                 self._schemas = ("main", "indexed")
             fold = Fold(connection, others=self._schemas[1:])
             for log in logs(self._ledger):

@@ -3,6 +3,7 @@
     ledger/K/000001.jsonl       log K's first segment: one JSON object a line
     ledger/K/000001.jsonl.zst   the same, compressed (`frames`), once it is closed; later this alone is left
     ledger/K/000001.seal        its seal (`seals`)
+    ledger/K/000001.rollup.jsonl  what it adds up to (`rollups`), once the rest of it had to go
     ledger/K/head               count and hash of the last acknowledged record, where it ends, and the next `seq`
     ledger/K/lock               held (flock) by the one process that writes the log
 
@@ -100,7 +101,8 @@ def sealed_path(directory: Path, segment: int) -> Path:
 def segment_numbers(directory: Path) -> list[int]:
     """The segments of a log, plain or compressed, in order."""
     names = [entry.name for entry in os.scandir(directory)] if directory.is_dir() else []
-    stems = {name.split(".")[0] for name in names if name.endswith((_SUFFIX, _SEALED_SUFFIX))}
+    parts = [name.partition(".") for name in names]
+    stems = {stem for stem, dot, suffix in parts if dot + suffix in (_SUFFIX, _SEALED_SUFFIX)}
     return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
 

@@ -6,6 +6,7 @@
     rollups    sums per quarter, place, tenant, model, outcome and currency
     spent      tokens that count for budgets, per UTC day, tenant and log
     refusals   counts per minute, tenant and reason
+    expired    segments whose rows are gone: they are in rollups, spent and refusals only
     folded     how far each log has been read
 
 A row is recomputed from itself, so every line of a log carries all of its prices. In the index they would be two thirds
@@ -86,9 +87,24 @@ SCHEMA = (
     " PRIMARY KEY (day, tenant, log)) WITHOUT ROWID",
     "CREATE TABLE refusals (minute TEXT NOT NULL, tenant TEXT NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL,"
     " PRIMARY KEY (minute, tenant, reason)) WITHOUT ROWID",
+    "CREATE TABLE expired (log INTEGER NOT NULL, segment INTEGER NOT NULL, rows INTEGER NOT NULL,"
+    " first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, PRIMARY KEY (log, segment)) WITHOUT ROWID",
     "CREATE TABLE folded (log INTEGER PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL)",
 )
 SCHEMA_VERSION = crc32("\n".join(SCHEMA).encode()) & 0x7FFFFFFF  # another schema is another index
+
+
+def marks(count: int) -> str:
+    """Places for so many values in a statement."""
+    return ", ".join("?" * count)
+
+
+ADD_ROLLUP = (
+    f"INSERT INTO main.rollups VALUES ({marks(1 + len(ROLLUP_KEY) + len(FIGURES))})"
+    f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in FIGURES)}"
+)
+ADD_SPENT = "INSERT INTO main.spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
+ADD_REFUSAL = "INSERT INTO main.refusals VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
 
 # How a row counts in a sum; the same for rollups and for sums over rows.
 FIGURES_OF_ROW = ", ".join(

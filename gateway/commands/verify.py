@@ -56,6 +56,8 @@ def _say_what_was_done(result: Audit) -> None:
             " (--deep: every line, and every row of the index)",
             file=sys.stderr,
         )
+    if result.outlived:
+        print(f"of {result.outlived} segments only sealed sums are left; their rows have expired", file=sys.stderr)
     if result.trusted_key:
         print(
             f"the seals are believed because they all name one key, {result.trusted_key};"

@@ -86,8 +86,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """`[ledger]`: how long the pieces of a log are, and how long they stay readable without unpacking."""
+    """`[ledger]`: how long the pieces of a log are, how long they stay readable without unpacking, and how long at
+    all."""
 
     segment_s: float = _within(HOUR_S, 1.0, 30 * DAY_S)  # a segment ends after so long: sealed is what ended
     segment_bytes_max: int = _within(64 * MIB, 64 * KIB, GIB)  # or at this size; a start reads one segment
     plain_s: float = _within(600.0, 0.0, 365 * DAY_S)  # a log shipper of the machine may follow the plain file
+    # Rows older than this, or the oldest beyond this size, go once nobody needs them; their sums stay. 0: all stay.
+    keep_days: float = _within(0.0, 0.0, 36_500.0)
+    keep_bytes: int = _within(0, 0, 2**50)  # of all segments on the disk; the index is about as large again

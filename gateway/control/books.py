@@ -34,6 +34,7 @@ class Books:
         self._ledger = data_dir / "ledger"
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="books")
         self._index: Index | None = None
+        self._shrinking = True  # a stop may have come before the last step of it
 
     async def start(self) -> None:
         self._index = await self._run(lambda: Index(self._ledger / INDEX_NAME))
@@ -52,11 +53,18 @@ class Books:
         if index is None:
             return 0
         try:
-            return await self._run(lambda: index.fold(self._ledger))
+            folded = await self._run(lambda: index.fold(self._ledger))
+            if self._shrinking:
+                self._shrinking = await self._run(lambda: index.shrink(self._ledger)) > 0
+            return folded
         except OSError as error:
             # A full disk stops the index, never the truth; the next fold takes up where this one stopped.
             logger.error("index not folded", extra={"problem": str(error)})
             return 0
+
+    def shrink(self) -> None:
+        """Segments are gone: let go of their rows, a step with each fold."""
+        self._shrinking = True
 
     async def sums(
         self, by: Sequence[str], period: str | None, tz: str, start: float | None, end: float | None

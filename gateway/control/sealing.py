@@ -1,4 +1,5 @@
 """The supervisor's side of sealing: it looks for closed segments, lets a child process seal them, and says how it went.
+The same child lets go what is older, or more, than is to be kept (`expiry`).
 
 What was found damaged is named once and not looked at again until the next start.
 """
@@ -24,6 +25,7 @@ from gateway.telemetry import SEGMENT_DAMAGED
 logger = logging.getLogger("tokenport.sealing")
 
 SEAL_EVERY_S = 15.0  # what is closed waits at most so long; a look costs a listing of the logs
+EXPIRE_EVERY_S = 600.0  # where not all is kept; a look reads all seals
 PASS_S_MAX = 3600.0  # a pass is killed then, and the next one goes on where it was
 
 
@@ -41,10 +43,13 @@ class SealsNow:
 class Sealings:
     """Keeps the closed segments of one data directory sealed."""
 
-    def __init__(self, data_dir: Path, settings: Callable[[], LedgerSettings]) -> None:
+    def __init__(self, data_dir: Path, settings: Callable[[], LedgerSettings], expired: Callable[[], None]) -> None:
+        """`expired` is called when segments are gone."""
         self._data_dir = data_dir
         self._ledger = data_dir / "ledger"
         self._settings = settings
+        self._expired = expired
+        self._expire_at = 0.0
         self._damaged: dict[tuple[int, int], DamagedSegment] = {}
         self.now = SealsNow()
 
@@ -59,17 +64,21 @@ class Sealings:
             await asyncio.sleep(SEAL_EVERY_S)
 
     async def _look(self) -> None:
-        plain_s = self._settings().plain_s
+        settings = self._settings()
         problem = ""
-        if await asyncio.to_thread(due, self._ledger, plain_s, wall(), frozenset(self._damaged)):
-            problem = await self._pass(plain_s)
+        expires = bool(settings.keep_days or settings.keep_bytes) and wall() >= self._expire_at
+        if expires or await asyncio.to_thread(due, self._ledger, settings.plain_s, wall(), frozenset(self._damaged)):
+            self._expire_at = wall() + EXPIRE_EVERY_S
+            problem = await self._pass(settings)
             if problem and problem != self.now.problem:
                 logger.error("segments not sealed", extra={"problem": problem})
         self.now = await asyncio.to_thread(self._count, problem)
 
-    async def _pass(self, plain_s: float) -> str:
-        """Seal what there is. Returns why not all of it could be."""
-        arguments = (str(self._data_dir), str(plain_s), json.dumps(list(self._damaged)))
+    async def _pass(self, settings: LedgerSettings) -> str:
+        """Seal what there is, and let go. Returns why not all of it could be."""
+        asked = {name: getattr(settings, name) for name in ("plain_s", "keep_days", "keep_bytes")}
+        asked["damaged"] = list(self._damaged)
+        arguments = str(self._data_dir), json.dumps(asked)
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gateway.control.sealer", *arguments),
             stdin=asyncio.subprocess.PIPE,  # it ends with us
@@ -91,9 +100,13 @@ class Sealings:
         return self._took(json.loads(said))
 
     def _took(self, result: dict[str, Any]) -> str:
-        for log, segment in result["sealed"]:
+        for log, segment in result["sealing"]["sealed"]:
             logger.info("segment sealed", extra={"log": log, "segment": segment})
-        for found in (DamagedSegment(*each) for each in result["damaged"]):
+        for log, segment in result["expired"]:
+            logger.info("segment expired: its rows are gone, its sums are kept", extra={"log": log, "segment": segment})
+        if result["expired"]:
+            self._expired()
+        for found in (DamagedSegment(*each) for each in result["sealing"]["damaged"]):
             self._damaged[found.log, found.segment] = found
             logger.error(
                 SEGMENT_DAMAGED,

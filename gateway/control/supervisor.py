@@ -79,7 +79,7 @@ class Supervisor:
             self.prices = Prices(self.settings, self._prices_changed)
             await self.prices.start()
             self.books = Books(gateway.data_dir)
-            self.seals = Sealings(gateway.data_dir, lambda: self.settings.ledger)
+            self.seals = Sealings(gateway.data_dir, lambda: self.settings.ledger, self.books.shrink)
             try:
                 load_or_make_key(gateway.data_dir)
                 await self.books.start()

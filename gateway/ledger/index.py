@@ -6,7 +6,7 @@ power loss may still take back must not outlive it here.
 """
 
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from gateway.ledger.folding import Fold
@@ -92,11 +92,6 @@ class Index:
             raise _unusable(self.path, error) from error
         return 0
 
-    def folded(self) -> dict[int, Position]:
-        """How far each log is in the index."""
-        found = self._connection.execute("SELECT log, segment, offset FROM folded")
-        return {log: Position(segment, offset) for log, segment, offset in found}
-
     def rebuild(self) -> None:
         """Begin again with an empty index."""
         self.close()
@@ -146,6 +141,18 @@ class Index:
     def _remove(self) -> None:
         for suffix in ("", "-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+
+def folded_positions(path: Path) -> dict[int, Position]:
+    """How far each log is in the index at this path; nowhere, if there is none or it cannot be read."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
+                return {}
+            found = connection.execute("SELECT log, segment, offset FROM folded").fetchall()
+    except sqlite3.Error:
+        return {}
+    return {log: Position(segment, offset) for log, segment, offset in found}
 
 
 def _acknowledged(directory: Path) -> Head | None:

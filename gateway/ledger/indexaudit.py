@@ -13,9 +13,21 @@ from typing import Any
 from gateway.ledger.content import whole
 from gateway.ledger.folding import is_held, row_values
 from gateway.ledger.following import Position
+from gateway.ledger.rollups import Rollups
 from gateway.ledger.seals import Seal
 from gateway.ledger.segment import Line
-from gateway.ledger.tables import FIGURES, FIGURES_OF_ROW, ROLLUPS_OF_EXPORTS, SCHEMA_VERSION, SPENT_OF_EXPORTS, SUMS
+from gateway.ledger.tables import (
+    FIGURES,
+    FIGURES_OF_ROW,
+    IS_THERE,
+    OUTLIVED,
+    ROLLUP_KEY,
+    ROLLUPS_OF_EXPORTS,
+    SCHEMA_VERSION,
+    SPENT_OF_EXPORTS,
+    SUMS,
+    marks,
+)
 from pricing.export import NAMES
 
 _DELETE_IT = "delete it, and it is rebuilt"
@@ -34,6 +46,7 @@ class IndexAudit:
         self._refused = 0
         self._by_seal = False  # some of it was only told by seals
         self._sums: Counter[str] = Counter()  # over the rows that are in the index
+        self._outlived: Counter[str] = Counter()  # over the rows of which only sums are left
         if not path.exists():
             return
         try:
@@ -47,6 +60,8 @@ class IndexAudit:
             if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
                 connection.close()
                 return None
+            for statement in OUTLIVED:
+                connection.execute(statement)
             connection.execute("BEGIN")
             for log, segment, offset in connection.execute("SELECT log, segment, offset FROM folded"):
                 self._folded[log] = Position(segment, offset)
@@ -79,6 +94,21 @@ class IndexAudit:
             self._sums.update(seal.sums)
             self._refused += seal.refused
 
+    def outlived(self, seal: Seal, rollups: Rollups) -> None:
+        """A segment of which only the sums are left: the index has them, and may still have rows of it."""
+        connection = self._connection
+        if connection is None or self._folded.get(seal.log, Position(0, 0)).segment <= seal.segment:
+            return
+        bounds = seal.log, seal.seq_before, seal.seq_before + seal.rows
+        connection.execute("INSERT INTO temp.gone VALUES (?, ?, ?)", bounds)
+        places = 1 + len(ROLLUP_KEY) + len(FIGURES)
+        connection.executemany(f"INSERT INTO temp.outlived VALUES ({marks(places)})", rollups.sums)
+        connection.executemany("INSERT INTO temp.outlived_spent VALUES (?, ?, ?, ?)", rollups.spent())
+        self._outlived.update(rollups.totals())
+        for minute, tenant, reason, count in rollups.refusals:
+            self._refusals[minute, tenant, reason] += count
+            self._refused += count
+
     def row(self, log: int, record: Mapping[str, Any]) -> str:
         """What is wrong with the index's copy of a row; empty if nothing."""
         expected = row_values(dict(record))
@@ -102,7 +132,7 @@ class IndexAudit:
         problems = [self._problem] if self._problem else []
         if self._connection is None:
             return problems
-        for log, count in self._fetch("SELECT log, count(*) FROM ends GROUP BY log"):
+        for log, count in self._fetch(f"SELECT log, count(*) FROM ends WHERE {IS_THERE} GROUP BY log"):
             if count > self._rows[log]:
                 problems.append(f"has {count - self._rows[log]} rows of log {log} that the log does not have")
         problems += self._total_problems() if self._by_seal else self._sum_problems()
@@ -129,17 +159,18 @@ class IndexAudit:
         """Whether rows and sums add up to what seals and lines say: one look at each row, where to compare every sum
         with its rows takes ten times as long."""
         expected = {"requests": sum(self._rows.values()), **{name: self._sums[name] for name in FIGURES[1:]}}
-        spent = expected["input_tokens"] + expected["billed_output_tokens"]
+        summed = {name: expected[name] + self._outlived[name] for name in FIGURES}
+        spent = summed["input_tokens"] + summed["billed_output_tokens"]
         figures = ", ".join(f"coalesce(sum({name}), 0)" for name in FIGURES)
         looks = (
-            ("rows", FIGURES, f"SELECT {figures} FROM (SELECT {FIGURES_OF_ROW} FROM exports)"),
+            ("rows", FIGURES, f"SELECT {figures} FROM (SELECT {FIGURES_OF_ROW} FROM exports WHERE {IS_THERE})"),
             ("rollups", FIGURES, f"SELECT {figures} FROM rollups"),
             ("budgets", ("tokens",), "SELECT coalesce(sum(tokens), 0) FROM spent"),
             ("refusals", ("count",), "SELECT coalesce(sum(count), 0) FROM refusals"),
         )
         problems: list[str] = []
         for what, names, sql in looks:
-            values = expected | {"tokens": spent, "count": self._refused}
+            values = (expected if what == "rows" else summed) | {"tokens": spent, "count": self._refused}
             found = dict(zip(names, next(iter(self._fetch(sql)), ()), strict=False))
             wrong = [name for name in names if name in found and found[name] != values[name]]
             if wrong:

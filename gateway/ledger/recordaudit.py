@@ -73,6 +73,7 @@ class Audit:
     summary: Summary = field(default_factory=Summary)
     sealed: int = 0  # segments checked by their seals
     walked: int = 0  # segments of which every line was checked
+    outlived: int = 0  # segments of which only the sums are left
     trusted_key: str = ""  # believed because no other was given
 
 

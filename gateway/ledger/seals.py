@@ -23,7 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway.ledger.segment import NO_HASH, logs
+from gateway.ledger.segment import NO_HASH, logs, sealed_path
 
 SEAL_VERSION = 1
 
@@ -197,8 +197,8 @@ def sealed_segments(directory: Path) -> list[int]:
     found: list[int] = []
     for segment in seal_numbers(directory):
         try:
+            size = sealed_path(directory, segment).stat().st_size
             seal = read_seal(directory, segment)
-            size = (directory / f"{segment:06d}.jsonl.zst").stat().st_size
         except (BadSeal, OSError):
             continue
         if size == seal.sealed_bytes:

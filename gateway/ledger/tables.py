@@ -115,15 +115,25 @@ FIGURES_OF_ROW = ", ".join(
     )
 )
 _KEY_OF_ROW = ", ".join(f"coalesce({name}, '') AS {name}" for name in ROLLUP_KEY)
-# What the rollups have to be, for who checks them.
+# What the rollups have to be, for who checks them: the sums of the rows, but for those of segments that are gone (which
+# may still be there, all or some), and what these files of sums say.
+OUTLIVED = (
+    "CREATE TEMP TABLE gone (of_log INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL)",  # stretches of seq
+    f"CREATE TEMP TABLE outlived (quarter INTEGER, {', '.join((*ROLLUP_KEY, *FIGURES))})",
+    "CREATE TEMP TABLE outlived_spent (day INTEGER, tenant TEXT, log INTEGER, tokens INTEGER)",
+)
+IS_THERE = "NOT EXISTS (SELECT 1 FROM temp.gone WHERE of_log = log AND seq >= first AND seq < past)"
 ROLLUPS_OF_EXPORTS = (
     f"SELECT quarter, {', '.join(ROLLUP_KEY)}, {', '.join(f'sum({name})' for name in FIGURES)}"
-    f" FROM (SELECT quarter, {_KEY_OF_ROW}, {FIGURES_OF_ROW} FROM exports) WHERE true GROUP BY {_ROLLUP_PRIMARY}"
+    f" FROM (SELECT quarter, {_KEY_OF_ROW}, {FIGURES_OF_ROW} FROM exports WHERE {IS_THERE}"
+    f" UNION ALL SELECT * FROM temp.outlived) WHERE true GROUP BY {_ROLLUP_PRIMARY}"
 )
 # And what budgets have used.
 SPENT_OF_EXPORTS = (
+    "SELECT day, tenant, log, sum(tokens) FROM ("
     f"SELECT ended_us / {DAY_US} AS day, coalesce(tenant, '') AS tenant, log,"
-    " sum(coalesce(input_tokens, 0) + coalesce(billed_output_tokens, 0)) FROM exports GROUP BY 1, 2, 3"
+    " coalesce(input_tokens, 0) + coalesce(billed_output_tokens, 0) AS tokens"
+    f" FROM exports WHERE {IS_THERE} UNION ALL SELECT * FROM temp.outlived_spent) GROUP BY 1, 2, 3"
 )
 
 

@@ -24,6 +24,7 @@ from gateway.ledger.index import INDEX_NAME
 from gateway.ledger.indexaudit import IndexAudit
 from gateway.ledger.reading import LEDGER_NAME
 from gateway.ledger.recordaudit import Audit, Finding, RecordAudit
+from gateway.ledger.rollups import BadRollups, read_rollups, rollup_path
 from gateway.ledger.sealaudit import (
     Advance,
     SealKeys,
@@ -195,7 +196,7 @@ class _LogAudit:
         try:
             intact = file_hash(sealed_path(self._directory, segment), self._advance) == seal.sealed_sha256
         except FileNotFoundError:
-            records.find(0, "is missing, and sealed")
+            self._outlived(seal)
             records.pass_over(seal, counts=True)
             return True
         if intact and not self._deep and self._passed(seal):
@@ -239,12 +240,28 @@ class _LogAudit:
 
     # ---- sealed segments
 
+    def _outlived(self, seal: Seal) -> None:
+        """A segment that is gone: are its sums left, and are they what was sealed?"""
+        try:
+            rollups = read_rollups(self._directory, seal.segment, (seal.public_key,))
+        except FileNotFoundError:
+            self._records.find(0, "is missing, and sealed")
+            return
+        except (BadRollups, OSError) as error:
+            self._find(rollup_path(Path(), seal.segment).name, 0, _without_name(str(error)))
+            return
+        problem = rollups.problem(seal)
+        if problem:
+            self._find(rollup_path(Path(), seal.segment).name, 0, f"has sums that {problem}")
+        self._result.outlived += 1
+        self._index.outlived(seal, rollups)
+
     def _read_seal(self, segment: int) -> Seal | None:
         """The seal of a segment, checked, but for what it says of the segment. None if it is not readable."""
         try:
             seal = read_seal(self._directory, segment)
         except (BadSeal, OSError) as error:
-            self._find(f"{segment:06d}.seal", 0, str(error).removeprefix(f"{self._log}/{segment:06d}.seal "))
+            self._find(f"{segment:06d}.seal", 0, _without_name(str(error)))
             self._last_seal = None
             return None
         name = f"{segment:06d}.seal"
@@ -308,3 +325,8 @@ class _LogAudit:
         except FileNotFoundError:
             return
         self._find(path.name, line, "is not what was sealed")
+
+
+def _without_name(problem: str) -> str:
+    """What is wrong with a file, without the name of the file that begins it."""
+    return problem.split(" ", 1)[-1]

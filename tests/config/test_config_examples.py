@@ -20,7 +20,7 @@ FILES = sorted(path.name for path in EXAMPLES.glob("*.toml"))
 KEYS = {
     "gateway": "listen workers edge data_dir currency trusted_proxies admin_listen admin_token_env tls country_db "
     "destination_header",
-    "ledger": "segment_s segment_bytes_max plain_s",
+    "ledger": "segment_s segment_bytes_max plain_s keep_days keep_bytes",
     "price_clock": "start speed",
     "regions": "country power pue carbon_g_per_kwh power_cap_w label",
     "tariffs": "currency timezone price_per_mwh holidays periods",

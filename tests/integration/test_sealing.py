@@ -91,3 +91,22 @@ async def test_a_killed_gateway_takes_its_sealing_child_with_it(tmp_path: Path, 
         await until_sealed(gateway, 2)
         assert (await gateway.verify()).status == 0
     assert not list(directory.glob("*.new"))
+
+
+async def test_what_is_not_to_be_kept_goes_and_reports_stay_as_they_were(
+    tmp_path: Path, backend: ScriptedBackend
+) -> None:
+    directory = write_small(tmp_path / "var")
+    content = {**one_site(backend.site().url), "ledger": {"plain_s": 0.0}}
+    asked = ("report", "--by", "tenant,outcome", "--format", "json")
+    async with Gateway(tmp_path, toml(content)) as gateway:
+        await until_sealed(gateway, 2)
+        await eventually(lambda: not segment_path(directory, 2).exists(), "plain files gone", 60)
+        before = (await gateway.command(*asked)).json
+    content["ledger"] = {"plain_s": 0.0, "keep_bytes": 1}
+    async with Gateway(tmp_path, toml(content)) as gateway:
+        await eventually(lambda: "segment expired" in gateway.stderr, "a segment expires", 60)
+        await eventually(lambda: not (directory / "000001.jsonl.zst").exists(), "its rows are gone")
+        assert (await gateway.command(*asked)).json == before
+        assert (await gateway.command("verify")).status == 0
+    assert (directory / "000001.rollup.jsonl").exists()

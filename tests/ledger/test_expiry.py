@@ -1,6 +1,8 @@
 """Old segments go when nobody needs them any more, and whatever was summed up of them stays as it was."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from gateway.ledger.expiry import Expirer, Keep, expirable
 from gateway.ledger.following import Position
-from gateway.ledger.index import INDEX_NAME, Index
+from gateway.ledger.index import INDEX_NAME, Index, folded_positions
 from gateway.ledger.instants import DAY_US, MICROS
 from gateway.ledger.reading import Reader
 from gateway.ledger.rollups import BadRollups, read_rollups, rollup_numbers, rollup_path
@@ -17,6 +19,7 @@ from gateway.ledger.seals import Seal, read_seal, seal_path
 from gateway.ledger.segment import segment_numbers
 from gateway.ledger.storage import SegmentIO
 from gateway.ledger.tail import LogLimits
+from gateway.ledger.verify import audit
 
 from .exports import opening, row, start, write_log
 from .sealing import last_closing, seal, seal_whole, write_small
@@ -42,9 +45,8 @@ def going(data_dir: Path, keep: Keep = EVERYTHING, *, now: float = 0.0, shipped:
     ledger = data_dir / "ledger"
     index = Index(ledger / INDEX_NAME)
     index.fold(ledger)
-    folded = index.folded()
     index.close()
-    return expirable(ledger, keep, now, lambda log: shipped, folded)
+    return expirable(ledger, keep, now, lambda log: shipped, folded_positions(ledger / INDEX_NAME))
 
 
 def expire(data_dir: Path, seals: list[Seal], io: SegmentIO | None = None) -> None:
@@ -259,3 +261,48 @@ def test_damaged_sums_count_for_nothing_and_stop_nothing(tmp_path, directory):
     with Reader(tmp_path) as reader:
         [total] = reader.sums()
         assert 0 < total["requests"] < ROWS
+
+
+def findings(data_dir: Path, **options: Any) -> list[Any]:
+    return audit(data_dir / "ledger", **options).findings
+
+
+def test_a_ledger_whose_rows_expired_verifies_and_sums_up_to_the_same(tmp_path, directory):
+    seals = going(tmp_path)
+    before = audit(tmp_path / "ledger").summary.flat()
+    for each in seals[:2]:
+        expire(tmp_path, [each])
+        assert findings(tmp_path) == findings(tmp_path, deep=True) == []
+    shrink(tmp_path)
+    found = audit(tmp_path / "ledger")
+    assert (found.findings, found.outlived, found.summary.flat()) == ([], 2, before)
+    expire(tmp_path, seals[2:])
+    (tmp_path / "ledger" / INDEX_NAME).unlink()
+    assert findings(tmp_path) == []
+    going(tmp_path)
+    assert findings(tmp_path) == findings(tmp_path, deep=True) == []
+
+
+def test_changed_or_missing_sums_are_found(tmp_path, directory):
+    expire(tmp_path, going(tmp_path))
+    shrink(tmp_path)
+    path = rollup_path(directory, 2)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"requests":', b'"requests":1', 1))
+    assert ("0/000002.rollup.jsonl", 0, "is not signed by the key of the seals") in findings(tmp_path)
+    path.write_bytes(b"{}")
+    assert ("0/000002.rollup.jsonl", 0, "is not readable") in findings(tmp_path)
+    path.write_bytes(rollup_path(directory, 1).read_bytes())
+    assert next(each.segment for each in findings(tmp_path)) == "0/000002.rollup.jsonl"
+    path.unlink()
+    assert ("0/000002.jsonl.zst", 0, "is missing, and sealed") in findings(tmp_path)
+
+
+def test_a_changed_sum_in_the_index_is_found_when_the_rows_are_gone(tmp_path, directory):
+    expire(tmp_path, going(tmp_path))
+    shrink(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "ledger" / INDEX_NAME)) as index, index:
+        index.execute(
+            "UPDATE rollups SET revenue_nano = revenue_nano + 1 WHERE quarter = (SELECT min(quarter) FROM rollups)"
+        )
+    assert [each.problem.split(" of quarter")[0] for each in findings(tmp_path)] == ["rollups"]

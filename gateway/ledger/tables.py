@@ -116,9 +116,9 @@ FIGURES_OF_ROW = ", ".join(
 )
 _KEY_OF_ROW = ", ".join(f"coalesce({name}, '') AS {name}" for name in ROLLUP_KEY)
 # What the rollups have to be, for who checks them: the sums of the rows, but for those of segments that are gone (which
-# may still be there, all or some), and what these files of sums say.
+# may still be there, all or some: stretches of seq), and what their files of sums say.
 OUTLIVED = (
-    "CREATE TEMP TABLE gone (of_log INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL)",  # stretches of seq
+    "CREATE TEMP TABLE gone (of_log INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL)",
     f"CREATE TEMP TABLE outlived (quarter INTEGER, {', '.join((*ROLLUP_KEY, *FIGURES))})",
     "CREATE TEMP TABLE outlived_spent (day INTEGER, tenant TEXT, log INTEGER, tokens INTEGER)",
 )

@@ -305,4 +305,5 @@ def test_a_changed_sum_in_the_index_is_found_when_the_rows_are_gone(tmp_path, di
         index.execute(
             "UPDATE rollups SET revenue_nano = revenue_nano + 1 WHERE quarter = (SELECT min(quarter) FROM rollups)"
         )
-    assert [each.problem.split(" of quarter")[0] for each in findings(tmp_path)] == ["rollups"]
+    assert [each.problem.split(" ")[0] for each in findings(tmp_path)] == ["rollups"]
+    assert [each.problem.split(" of quarter")[0] for each in findings(tmp_path, deep=True)] == ["rollups"]

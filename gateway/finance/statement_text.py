@@ -171,10 +171,9 @@ def exactness(section: Section) -> str:
 
 def _write_basis(statement: Statement, out: TextIO) -> None:
     basis = statement.basis
-    out.write(
-        f"\nRests on {len(basis.parts):,} sealed segments with {basis.sealed:,} of the {basis.rows:,} rows of the"
-        f" period, all tenants; {basis.unsealed:,} not sealed yet\n"
-    )
+    segments = "1 sealed segment" if len(basis.parts) == 1 else f"{len(basis.parts):,} sealed segments"
+    out.write(f"\nRests on {segments} with {basis.sealed:,} of the {basis.rows:,} rows of the period, all tenants;")
+    out.write(f" {basis.unsealed:,} not sealed yet\n")
     out.writelines(f"  public key     {key}\n" for key in basis.public_keys)
     if basis.fingerprint:
         out.write(f"  over all seals {basis.fingerprint}\n\n")

@@ -3,12 +3,13 @@
 import sqlite3
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import TextIO
+from typing import TextIO, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.commands.output import UsageError, fail, moment, report_problems, settings_of, zone
+from gateway.commands.progress import Progress
 from gateway.config import ConfigError, Settings
 from gateway.config.settings import BackendSettings
 from gateway.finance.attempts import attempts_at
@@ -18,6 +19,8 @@ from gateway.finance.headers import UnknownHeaders
 from gateway.finance.provider import ProviderFile, UnreadableFile
 from gateway.ledger.instants import MICROS, micros
 from gateway.ledger.reading import Reader
+
+Item = TypeVar("Item")
 
 _WRITERS: dict[str, Callable[[Comparison, Mapping[str, object], TextIO], None]] = {
     "table": write_table,
@@ -54,7 +57,9 @@ def _run(arguments: Namespace, settings: Settings, comparison: Comparison, tz: Z
     reaches = comparison.reaches
     with Reader(settings.gateway.data_dir) as reader:
         rows = reader.rows(_seconds(reaches.start_us), _seconds(reaches.end_us))
-        comparison.take_attempts(attempts_at(rows, backend.name, backend.models), has, currency)
+        with Progress(0, "rows") as progress:
+            attempts = attempts_at(_watched(rows, progress), backend.name, backend.models)
+            comparison.take_attempts(attempts, has, currency)
     about = {
         "backend": backend.name,
         "file": str(arguments.file),
@@ -89,7 +94,8 @@ def _take_file(arguments: Namespace, comparison: Comparison, tz: ZoneInfo) -> se
             needed = "id" if by == REQUEST else "time"
             if needed not in usages.has:
                 raise UsageError(f"to compare by {by or 'hour or day'} the file needs a column for {needed}: --columns")
-            comparison.take_file(usages, by, models)
+            with Progress(0, "lines") as progress:
+                comparison.take_file(_watched(usages, progress), by, models)
             return usages.has
     except OSError as error:
         raise UsageError(f"{arguments.file}: {error.strerror}") from None
@@ -103,6 +109,12 @@ def _pairs(text: str, option: str, example: str) -> dict[str, str]:
             raise UsageError(f"{option} {pair}: write pairs, each once, as in {example}")
         found[name.strip()] = value.strip()
     return found
+
+
+def _watched(items: Iterable[Item], progress: Progress) -> Iterator[Item]:
+    for item in items:
+        progress.advance()
+        yield item
 
 
 def _seconds(at_us: int | None) -> float | None:

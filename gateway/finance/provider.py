@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from zoneinfo import ZoneInfo
@@ -20,6 +19,7 @@ from gateway.ledger.instants import parse_us
 
 _LINE_BYTES_MAX = 64 * 1024 * 1024  # a page of a usage API is a line, and at most a few MB
 _TOKENS_MAX = 10**12  # in one line: more is a mistake, and sums of millions of lines still fit 64 bits
+_PLAIN_DIGITS = 12  # of which every number is below that
 _COST_MAX = Decimal(10**7)
 _MILLIS_FROM = 10**11  # an epoch second of the year 5138: a larger number counts milliseconds
 _KINDS_MAX = 1000  # sets of members that JSON objects of one file may have, each remembered
@@ -118,11 +118,15 @@ class ProviderFile:
 
     # ---- records
 
+    def _lines(self) -> Iterator[bytes]:
+        while line := self._file.readline(_LINE_BYTES_MAX):
+            yield line
+
     def _csv_records(self, start: bytes) -> Iterator["_Record | Unreadable"]:
-        text = TextIOWrapper(self._file, "utf-8-sig", errors="surrogateescape", newline="")
+        lines = (line.decode(errors="surrogateescape") for line in self._lines())
         first = start.partition(b"\n")[0]
         delimiter = max(",;\t", key=lambda each: first.count(each.encode()))
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         header = next(reader, [])
         line = reader.line_num
         while True:
@@ -143,9 +147,7 @@ class ProviderFile:
                 yield _Record(began, _Row(header, fields))
 
     def _json_records(self) -> Iterator["_Record | Unreadable"]:
-        number = 0
-        while data := self._file.readline(_LINE_BYTES_MAX):
-            number += 1
+        for number, data in enumerate(self._lines(), 1):
             if not data.strip():
                 continue
             try:
@@ -276,6 +278,8 @@ def _tokens(value: object, name: str, default: int | None = None) -> int:
         if default is None:
             raise _BadCell(f"has no {name}")
         return default
+    if isinstance(value, str) and len(value) <= _PLAIN_DIGITS and value.isascii() and value.isdigit():
+        return int(value)  # as nearly all of them are written
     number: Decimal | None = None
     if not isinstance(value, bool):
         text = value.strip() if isinstance(value, str) else str(value)

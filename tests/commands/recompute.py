@@ -4,7 +4,7 @@
 
 Every amount is computed anew from the tokens, bytes and unit prices that stand in the row (the contract's formulas, in
 fractions, rounded half-even once); what the row says it cost is not looked at. Prints a JSON object: for each tenant
-its lines, counts and outcomes, keyed by their names.
+its lines, totals, counts, flags and outcomes, keyed by their names.
 """
 
 import json
@@ -18,6 +18,7 @@ TOKENS = (
     *("delivered_tokens", "billed_output_tokens"),
 )
 BYTES = ("bytes_from_client", "bytes_to_client", "bytes_to_backend", "bytes_from_backend", "attempts")
+TABLES = ("lines", "totals", "counted", "flags", "outcomes")
 COUNTED = ("requests", "output_tokens", "delivered_tokens", "billed_output_tokens", "exported_tokens")
 
 
@@ -74,13 +75,16 @@ def recompute(path: str, start: datetime, end: datetime) -> dict:
             if not start <= datetime.fromisoformat(row["ended_at"]) < end:
                 continue
             figures = figures_of(row)
-            told = tenants.setdefault(row["tenant"], {"lines": {}, "totals": {}, "counted": {}, "outcomes": {}})
+            told = tenants.setdefault(row["tenant"], {**{name: {} for name in TABLES}, "flagged": 0})
             place = (row["origin_country"], row["destination_country"], row["model"], row["currency"])
             add(told["lines"], place, figures)
             add(told["totals"], row["currency"], figures)
             counts = Counter({name: figures[name] for name in COUNTED})
             add(told["counted"], row["count_source"], counts)
             add(told["outcomes"], row["outcome"], counts)
+            for flag in filter(None, row["count_flags"].split(";")):
+                add(told["flags"], flag, counts)
+            told["flagged"] += row["count_flags"] != ""
     return tenants
 
 

@@ -17,6 +17,7 @@ from gateway.finance.comparison import REQUEST, Comparison
 from gateway.finance.comparison_text import span_text, write_csv, write_json, write_table
 from gateway.finance.headers import UnknownHeaders
 from gateway.finance.provider import ProviderFile, UnreadableFile
+from gateway.finance.shown import printable
 from gateway.ledger.instants import MICROS, micros
 from gateway.ledger.reading import Reader
 
@@ -41,7 +42,7 @@ def run(arguments: Namespace) -> int:
     except ConfigError as error:
         return report_problems(error)
     except (UsageError, UnknownHeaders, UnreadableFile) as error:
-        return fail(str(error))
+        return fail(printable(str(error)))
     except sqlite3.Error as error:
         return fail(f"the comparison needs room for temporary files: {error}")
 

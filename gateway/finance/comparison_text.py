@@ -94,14 +94,9 @@ def write_table(comparison: Comparison, about: Mapping[str, object], out: TextIO
         out.write(f"  {found.pairs[UNBILLED]:,} more of ours made no token and are not in the file\n")
     for number, bad in enumerate(comparison.unreadable()):
         if number < PAIRS_SHOWN:
-            out.write(f"  line {bad.line} {printable(bad.problem)}\n")
+            out.write(f"  line {bad.line} {shown.printable(bad.problem)}\n")
     if comparison.unreadable_count > PAIRS_SHOWN:
         out.write(f"  and {comparison.unreadable_count - PAIRS_SHOWN:,} more lines that cannot be read\n")
-
-
-def printable(text: str) -> str:
-    """What a file says must not steer a terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 # ---- records
@@ -152,9 +147,9 @@ def _flat(sides: Mapping[str, Mapping[str, int | None]]) -> Json:
 
 def _shown(comparison: Comparison, pair: Pair) -> Iterator[tuple[str, ...]]:
     """A line for each class of tokens that differs, and for a cost that alone does."""
-    key = printable(pair.key)
+    key = shown.printable(pair.key)
     if pair.model and comparison.by != REQUEST:
-        key = f"{key} {printable(pair.model)}"
+        key = f"{key} {shown.printable(pair.model)}"
     told = "; ".join(each for each in ("estimated" if pair.estimated else "", pair.ended_as) if each)
     first = True
     for name in _names(comparison):

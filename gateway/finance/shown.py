@@ -105,6 +105,11 @@ def moment(text: str) -> str:
     return text.replace(".000000Z", "Z")
 
 
+def printable(text: str) -> str:
+    """What a file or a row says must not steer a terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
 def unit_of(name: str, currency: str | None) -> str:
     """Empty for a count."""
     if name not in _SCALED:

@@ -128,7 +128,7 @@ def write_table(statement: Statement, out: TextIO) -> None:
     out.write(f"  edge     {statement.edge}\n")
     out.write(f"  made at  {shown.moment(statement.made_at)} by tokenport {statement.version}\n")
     for section in statement.sections:
-        _write_section(section, f"Tenant {section.tenant}", out)
+        _write_section(section, f"Tenant {shown.printable(section.tenant)}", out)
     if statement.overall is not None:
         _write_section(statement.overall, "All tenants", out)
     _write_basis(statement, out)
@@ -204,7 +204,7 @@ def _write_columns(
     beside = shown.largest(rows, figures)
     lines = [{name: shown.HEADS.get(name, name) for name in (*keys, *figures)}]
     for row in rows:
-        told = {name: str(row.get(name) or "-") for name in keys}
+        told = {name: shown.printable(str(row.get(name) or "-")) for name in keys}
         if not any(name in row for name in keys):
             told = {**dict.fromkeys(keys, ""), keys[0]: "total"}
         for name in figures:

@@ -22,6 +22,31 @@ examples:
   tokenport explain --model qwen3 --destination DE --input-tokens 2000
   tokenport report --by tenant,model --period day --tz Europe/Berlin --from 2026-11-01
   tokenport export --from 2026-11-01 --format csv > november.csv
+  tokenport statement --period 2026-11 --tenant acme --tz Europe/Berlin --format html --output acme.html
+  tokenport reconcile --backend bought-1 usage.csv --from 2026-11-01 --to 2026-12-01
+"""
+
+STATEMENT = """
+A statement is final once its period is over and all of its rows are sealed; before that it is provisional and says why.
+Rows belong to the period they ended in. Amounts in json and csv are the exact integers of the ledger.
+
+examples:
+  tokenport statement --period 2026-11                                   # all tenants, for the terminal
+  tokenport statement --period 2026-11 --tenant acme --tz Europe/Berlin --format html --output acme-2026-11.html
+  tokenport statement --period 2026 --format csv > 2026.csv
+"""
+
+RECONCILE = """
+FILE is what the provider exports: CSV with a header, or JSON Lines, with a line for each request (matched by its id) or
+for each hour or day and model (matched by that). Columns are found under the names that providers use; --columns names
+those that are not. Every attempt at the backend counts on our side, those that failed too.
+
+examples:
+  tokenport reconcile --backend bought-1 usage.csv --from 2026-11-01 --to 2026-12-01
+  tokenport reconcile --backend bought-1 log.csv --columns id=trace,input=tokens_in,output=tokens_out
+  tokenport reconcile --backend bought-1 usage.jsonl --by day --models big-2026-08-01=big --format csv > differences.csv
+
+exit status: 0 no difference, 1 differences or lines that cannot be read, 2 usage
 """
 
 
@@ -54,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     _explain(_add(commands, "explain", "which route would a request take, and why not the others", output=True))
     _report(_add(commands, "report", "export volume, cost and revenue, summed", output=True))
     _export(_add(commands, "export", "one row per request, with every column"))
+    _statement(_add(commands, "statement", "the export statement of a tenant for a period, with the seals it rests on"))
+    _reconcile(_add(commands, "reconcile", "a provider's own usage beside ours: what differs", output=True))
     _verify(_add(commands, "verify", "check the ledger: hash chain, seals, one end per request, index", output=True))
     _simulate(_add(commands, "simulate", "what a routing policy costs in a described world", config=False, output=True))
     _keys(_add(commands, "keys", "make API keys; show the key that seals the ledger"))
@@ -146,6 +173,39 @@ def _keys(command: argparse.ArgumentParser) -> None:
         " seal: print the public key that the ledger's seals are checked with",
     )
     command.add_argument("--format", choices=["table", "json"], default="table", help="of seal (default: table)")
+
+
+def _statement(command: argparse.ArgumentParser) -> None:
+    _teach(command, STATEMENT)
+    command.add_argument("--period", required=True, help="a year, month or day: 2026, 2026-11 or 2026-11-24")
+    command.add_argument("--tenant", default="", help="of this tenant (default: a section for each)")
+    command.add_argument("--tz", default="UTC", help="time zone of the period (default: UTC)")
+    command.add_argument("--format", choices=["table", "json", "csv", "html"], default="table", help="default: table")
+    command.add_argument("--output", type=Path, metavar="FILE", help="written whole or not at all (default: stdout)")
+
+
+def _reconcile(command: argparse.ArgumentParser) -> None:
+    _teach(command, RECONCILE)
+    command.add_argument("file", type=Path, metavar="FILE", help="the provider's usage: CSV or JSON Lines")
+    command.add_argument("--backend", required=True, metavar="NAME", help="which backend the provider is")
+    _period(command)
+    command.add_argument(
+        "--by", choices=["request", "hour", "day"], help="what is matched (default: request, if the file has ids)"
+    )
+    command.add_argument(
+        "--columns", default="", metavar="OURS=THEIRS,...", help="what the file calls a column; see the error for names"
+    )
+    command.add_argument(
+        "--models", default="", metavar="THEIRS=OURS,...", help="what the file calls a model that we call otherwise"
+    )
+    command.add_argument(
+        "--tolerance-tokens", type=int, default=0, metavar="N", help="differences up to N tokens are none (default: 0)"
+    )
+
+
+def _teach(command: argparse.ArgumentParser, text: str) -> None:
+    command.epilog = text
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def _simulate(command: argparse.ArgumentParser) -> None:

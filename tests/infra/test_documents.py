@@ -15,7 +15,7 @@ from gateway.control.configuration import FIXED_GATEWAY, FIXED_LEDGER, FIXED_LIM
 from gateway.telemetry import Metric
 from tests.infra.documents import DOCUMENTS, ROOT, blocks, code, commands, found, links, text_of
 
-OPERATORS = ("README.md", "infra/README.md", "infra/runbook.md")
+OPERATORS = ("README.md", "infra/README.md", "infra/closing.md", "infra/runbook.md")
 PICTURE = ROOT / "infra" / "pictures"
 METRICS = {metric.name for metric in vars(telemetry).values() if isinstance(metric, Metric)}
 

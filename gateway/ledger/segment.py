@@ -118,9 +118,15 @@ def hash_of(data: bytes) -> str:
     return digest.hexdigest()
 
 
-def splice(body: bytes, prev: str) -> bytes:
-    """A line: the JSON object `body` with its place in the chain as last member."""
-    return b'%b,"prev":"%b"}' % (body[:-1], prev.encode())
+def link(head: bytes, body: bytes, tail: bytes, prev: bytes) -> tuple[bytes, bytes]:
+    """The end of a line that these pieces begin, with its place in the chain; and the hash of the whole line."""
+    end = b'%b,"prev":"%b"}' % (tail, prev)
+    digest = sha256(head[:_UNHASHED_GIL_BYTES])
+    for piece in (head[_UNHASHED_GIL_BYTES:], body):
+        for start in range(0, len(piece), _UNHASHED_GIL_BYTES):
+            digest.update(piece[start : start + _UNHASHED_GIL_BYTES])
+    digest.update(end)
+    return end, digest.hexdigest().encode()
 
 
 def read_lines(path: Path, segment: int, offset: int = 0, number: int = 0) -> Iterator[Line]:
@@ -229,17 +235,12 @@ class ChainState:
         self.hash = hash_of(line.data)
         if record is None:
             return
-        if self.note(record["record"], record.get("export_id", ""), line.segment, line.offset):
-            self.seq = max(self.seq, record["seq"] + 1)
-
-    def note(self, kind: str, export_id: str, segment: int, offset: int) -> bool:
-        """Whether this is an end."""
+        kind, export_id = record["record"], record.get("export_id", "")
         if kind in TERMINAL:
             self.opens.pop(export_id, None)
-            return True
-        if kind in OPENING:
-            self.opens[export_id] = Place(segment, offset)
-        return False
+            self.seq = max(self.seq, record["seq"] + 1)
+        elif kind in OPENING:
+            self.opens[export_id] = Place(line.segment, line.offset)
 
     def carried(self) -> list[dict[str, object]]:
         return [

@@ -18,7 +18,8 @@ import orjson
 from gateway.ledger.entry import Entry
 from gateway.ledger.instants import stamp
 from gateway.ledger.opening import FailedAttempt, Opening
-from gateway.ledger.terms import PLACE, PRICES, TermsText, stretch, text_of, unserved, within
+from gateway.ledger.segment import TERMINAL
+from gateway.ledger.terms import PLACE, PRICES, stretch, text_of, unserved, within
 from pricing.export import ATTEMPT_COSTS, COLUMNS, FIRST_COLUMNS, NAMES, Column, Costs, Usage, revenue_nano, settle
 from pricing.unit_prices import UnitPrices
 
@@ -62,44 +63,41 @@ def settle_row(opening: Opening, ending: Ending) -> Entry:
         terms, usage, to_backend, from_backend = unserved(terms), _NO_USAGE, 0, 0
     text, units = text_of(terms), terms.units
     costs = settle(units, usage, to_backend, from_backend)
-    attempts, waste = _failures(failed) if failed else ([], 0)
+    energy_uwh, carbon_mg, energy_nano, tokens_nano, link_nano = costs[:_FIRST_COSTS]
+    total_input, cached, written, output, reasoning = _tokens_of(usage)
+    attempts, number, waste = b"", len(failed), 0
+    if number:
+        attempts, waste = _failures(failed)
+    # fmt: off
     if serving:
-        times = (_number(attempt_ttft_ms), _number(attempt_duration_ms))
-        attempts.append(_serving(text, cause, times, usage, (to_backend, from_backend), costs))
+        number += 1
+        attempts += _ATTEMPT % (
+            b"," if failed else b"", text.origin_of_attempt, within(_json(cause)) if cause else _NO_CAUSE, b"true",
+            _NULL if attempt_ttft_ms is None else b"%d" % attempt_ttft_ms,
+            _NULL if attempt_duration_ms is None else b"%d" % attempt_duration_ms,
+            total_input, cached, written, output, reasoning, to_backend, from_backend,
+            text.of_attempt, energy_nano, tokens_nano, link_nano, *costs[_FIRST_COSTS:],
+        )
+    body = _BODY % (
+        stamp(opened_at_us), stamp(ended_at_us), _json(outcome), _NULL if status is None else b"%d" % status,
+        text.place, total_input, cached, written, output, reasoning, delivered, billed,
+        _json(source), _json(";".join(flags)) if flags else _NO_TEXT,
+        from_client, to_client, to_backend, from_backend,
+        _NULL if ttft_ms is None else b"%d" % ttft_ms,
+        _NULL if duration_ms is None else b"%d" % duration_ms,
+        number, attempts, energy_uwh, carbon_mg, energy_nano, tokens_nano, link_nano, waste, costs.total_nano + waste,
+        revenue_nano(terms.tariff, usage, billed, ttft_ms is not None), text.prices,
+    )
+    # fmt: on
     if recovered:
         kind = "recovered"
     else:
         kind = "void" if ttft_ms is None and not delivered else "settled"
-    body = _BODY % (
-        stamp(opened_at_us),
-        stamp(ended_at_us),
-        _json(outcome),
-        _number(status),
-        text.place,
-        *_tokens_of(usage),
-        delivered,
-        billed,
-        _json(source),
-        _json(";".join(flags)),
-        from_client,
-        to_client,
-        to_backend,
-        from_backend,
-        _number(ttft_ms),
-        _number(duration_ms),
-        len(attempts),
-        b",".join(attempts),
-        *costs[:_FIRST_COSTS],
-        waste,
-        costs.total_nano + waste,
-        revenue_nano(terms.tariff, usage, billed, ttft_ms is not None),
-        text.prices,
-    )
-    head = _HEAD % (_json(export_id), _json(request_id))
-    return Entry(kind, export_id, head, body, _TAIL % (_json(kind), *(_later(units, costs) if _LATER else ())))
+    tail = _TAIL % (_json(kind), *_later(units, costs)) if _LATER else _TAILS[kind]
+    return Entry(kind, export_id, _HEAD % (_json(export_id), _json(request_id)), body, tail)
 
 
-def _failures(failed: Iterable[FailedAttempt]) -> tuple[list[bytes], int]:
+def _failures(failed: Iterable[FailedAttempt]) -> tuple[bytes, int]:
     """The attempts that did not serve, as elements of `attempts_json`, and what they cost."""
     attempts: list[bytes] = []
     waste = 0
@@ -108,20 +106,11 @@ def _failures(failed: Iterable[FailedAttempt]) -> tuple[list[bytes], int]:
         columns = units.columns()
         del columns["zone"]
         origin, prices = orjson.dumps({"backend": backend, "region": region}), orjson.dumps(columns)
-        times = (_number(ttft_ms), _number(duration_ms))
-        values = (*times, *_tokens_of(usage), to_backend, from_backend, within(prices[1:-1]), *costs[-_ATTEMPT_COSTS:])
-        attempts.append(_ATTEMPT % (within(origin[1:-1]), within(_json(cause)), b"false", *values))
+        what = (b"", within(origin[1:-1]), within(_json(cause)), b"false", _number(ttft_ms), _number(duration_ms))
+        sizes = (*_tokens_of(usage), to_backend, from_backend)
+        attempts.append(_ATTEMPT % (*what, *sizes, within(prices[1:-1]), *costs[-_ATTEMPT_COSTS:]))
         waste += costs.total_nano
-    return attempts, waste
-
-
-def _serving(
-    text: TermsText, cause: str, times: tuple[bytes, bytes], usage: Usage, sizes: tuple[int, int], costs: Costs
-) -> bytes:
-    """The element of `attempts_json` for the attempt that served."""
-    why = within(_json(cause)) if cause else _NO_CAUSE
-    values = (*times, *_tokens_of(usage), *sizes, text.of_attempt, *costs[-_ATTEMPT_COSTS:])
-    return _ATTEMPT % (text.origin_of_attempt, why, b"true", *values)
+    return b",".join(attempts), waste
 
 
 # ---- what goes into the holes
@@ -130,7 +119,7 @@ _json = orjson.dumps
 
 
 def _number(value: int | None) -> bytes:
-    return b"null" if value is None else b"%d" % value
+    return _NULL if value is None else b"%d" % value
 
 
 def _later(units: UnitPrices, costs: Costs) -> list[object]:
@@ -163,9 +152,10 @@ def _form(columns: Iterable[Column]) -> str:
 
 
 _HEAD, _BODY, _TAIL = (part.encode() for part in re.split(r'(?<="seq":)%d|(?<="log":)%d', "{" + _form(COLUMNS)))
+_TAILS = {} if _LATER else {kind: _TAIL % _json(kind) for kind in TERMINAL}
 
 _OF_ATTEMPT = (*("ttft_ms", "duration_ms"), *_TOKENS, *("bytes_to_backend", "bytes_from_backend"))
-_ATTEMPT = b"{%b}" % b",".join(
+_ATTEMPT = b"%%b{%b}" % b",".join(
     (
         b"%b",  # the origin
         within(b'"cause":') + b"%b," + within(b'"serving":') + b"%b",
@@ -174,4 +164,5 @@ _ATTEMPT = b"{%b}" % b",".join(
         within(_form(Column(name, "integer") for name in ATTEMPT_COSTS).encode()),
     )
 )
-_NO_CAUSE = within(_json(""))
+_NULL, _NO_TEXT = b"null", _json("")
+_NO_CAUSE = within(_NO_TEXT)

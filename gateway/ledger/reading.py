@@ -187,7 +187,7 @@ def _sources(keys: Sequence[str], *, rollups: bool) -> str:
     if rollups:
         columns = ", ".join(("quarter", *keys, "currency", *FIGURES))
         first, last = f"?1 / {QUARTER_US}", f"?2 / {QUARTER_US}"
-        return f"SELECT {columns} FROM {{schema}}.rollups WHERE quarter >= {first} AND quarter < {last}"
+        return f"SELECT {columns} FROM {{schema}}.quarter_sums WHERE quarter >= {first} AND quarter < {last}"
     named = ", ".join(f"coalesce({name}, '') AS {name}" for name in (*keys, "currency"))
     return f"SELECT quarter, {named}, {FIGURES_OF_ROW} FROM {{schema}}.exports WHERE ended_us >= ?1 AND ended_us < ?2"
 

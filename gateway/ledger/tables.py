@@ -75,9 +75,9 @@ def _definitions(columns: Iterable[Column]) -> str:
 
 
 # The only attempt of a row, as `settlement` writes it: what lies between the stored pieces.
-ATTEMPT_TOKENS = tuple(
-    NAMES[NAMES.index("input_tokens") : NAMES.index("reasoning_tokens") + 1]
-    + ("bytes_to_backend", "bytes_from_backend")
+ATTEMPT_TOKENS = (
+    *NAMES[NAMES.index("input_tokens") : NAMES.index("reasoning_tokens") + 1],
+    *("bytes_to_backend", "bytes_from_backend"),
 )
 
 

@@ -1,8 +1,8 @@
 """The ledger alone: what a request's open and end cost a worker, how many exports one log takes, how fast they fold.
 
 `python -m tests.bench.ledger CONFIG DIRECTORY SECONDS ROUNDS` prints JSON. A request does here what it does in a
-worker: an id, an opening, a board slot, the open record, the wait for its commit, the row, the end, the slot given back;
-all of it by callbacks of one event loop, the next one when one has ended. In turn, round by round:
+worker: an id, an opening, a board slot, the open record, the wait for its commit, the row, the end, the slot given
+back; all of it by callbacks of one event loop, the next one when one has ended. In turn, round by round:
 
 - `durable`: the log as it is, its writer thread included
 - `unsynced`: the same with files that keep nothing, so encoding, hashing and threads without the disk

@@ -19,6 +19,7 @@ from gateway.ledger.segment import TERMINAL, Head, Record, parse
 from gateway.ledger.tables import (
     ATTEMPT_TOKENS,
     ATTEMPT_UNITS_MARK,
+    ENDS,
     FIGURES,
     FIGURES_OF_ROW,
     OWN,
@@ -41,7 +42,7 @@ _OPENINGS = (b'{"record":"open"', b'{"record":"attempt"')  # half of all lines: 
 _LATER = NAMES[FIRST_COLUMNS:]
 _OWN_NAMES = tuple(column.name for column in OWN)
 _ID_AT, _REQUEST_AT, _NUMBERS_FROM = 0, 1, 2  # where they are in `OWN`: texts first, and one text among the numbers
-_ATTEMPTS_AT = _OWN_NAMES.index("attempts_json")
+_LOG_AT, _ATTEMPTS_AT = _OWN_NAMES.index("log"), _OWN_NAMES.index("attempts_json")
 _own_of = itemgetter(*_OWN_NAMES)
 _place_of = itemgetter(*(column.name for column in PLACE))
 _prices_of = itemgetter(*(column.name for column in PRICES))
@@ -56,23 +57,25 @@ def _added(names: Iterable[str]) -> str:
     return ", ".join(f"{name} = {name} + excluded.{name}" for name in names)
 
 
-# Rows that were not there before lie behind the last rowid: SQLite sums them up itself.
-_NEW = "main.ends CROSS JOIN main.places ON places.id = ends.place WHERE ends.rowid > ?"
+# New rows gather in a table of the connection's own, where SQLite sums them up.
+_FRESH = "temp.fresh CROSS JOIN main.places ON places.id = fresh.place"
 _TOTALS = ", ".join(f"sum({name})" for name in FIGURES)
 
 
 def _sum_up(table: str, period_us: int) -> str:
-    rows = f"SELECT ended_us / {period_us} AS period, key, {FIGURES_OF_ROW} FROM {_NEW}"
+    rows = f"SELECT ended_us / {period_us} AS period, key, {FIGURES_OF_ROW} FROM {_FRESH}"
     sums = f"SELECT period, key, {_TOTALS} FROM ({rows}) WHERE true GROUP BY period, key"
     return f"INSERT INTO main.{table} {sums} ON CONFLICT DO UPDATE SET {_added(FIGURES)}"
 
 
-_INSERT_END = f"INSERT INTO main.ends VALUES ({_marks(len(OWN) + 6)})"
-_LAST_END = "SELECT coalesce(max(rowid), 0) FROM main.ends"
+_MAKE_FRESH = f"CREATE TEMP TABLE IF NOT EXISTS fresh ({ENDS})"
+_CLEAR_FRESH = "DELETE FROM temp.fresh"
+_INSERT_FRESH = f"INSERT INTO temp.fresh VALUES ({_marks(len(OWN) + 6)})"
+_INSERT_ENDS = "INSERT INTO main.ends SELECT * FROM temp.fresh"
 _SUM_UP = (_sum_up("rollups", QUARTER_US), _sum_up("days", DAY_US))
 _SPEND = (
     f"INSERT INTO main.spent SELECT ended_us / {DAY_US}, coalesce(tenant, ''), log,"
-    f" sum(coalesce(input_tokens, 0) + coalesce(billed_output_tokens, 0)) FROM {_NEW} GROUP BY 1, 2, 3"
+    f" sum(coalesce(input_tokens, 0) + coalesce(billed_output_tokens, 0)) FROM {_FRESH} GROUP BY 1, 2, 3"
     " ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
 )
 _INSERT_KEY = f"INSERT INTO main.keys VALUES (NULL, {_marks(len(ROLLUP_KEY))}) ON CONFLICT DO NOTHING"
@@ -113,6 +116,7 @@ class Fold:
         self._others = others
         self._places: dict[tuple[Any, ...], _Kept] = {}
         self._prices: dict[tuple[Any, ...], _Kept] = {}
+        connection.execute(_MAKE_FRESH)
 
     def add_log(self, directory: Path, log: int, end: Head | None) -> int:
         """Add a log's records behind the folded position; `end` bounds the reading, None means as far as there are
@@ -166,10 +170,9 @@ class Fold:
         """
         connection = self._connection
         ends = [self._end(row) for row in rows]
-        (last,) = connection.execute(_LAST_END).fetchone()
-        connection.executemany(_INSERT_END, ends)
-        for statement in (*_SUM_UP, _SPEND):
-            connection.execute(statement, (last,))
+        connection.executemany(_INSERT_FRESH, ends)
+        for statement in (_INSERT_ENDS, *_SUM_UP, _SPEND, _CLEAR_FRESH):
+            connection.execute(statement)
 
     def _end(self, row: _Row) -> tuple[object, ...]:
         """A row of `ends`."""
@@ -314,7 +317,11 @@ def _row(record: Record) -> _Row | None:
     except (KeyError, TypeError, ValueError):
         return None
     numbers = own[_NUMBERS_FROM:_ATTEMPTS_AT] + own[_ATTEMPTS_AT + 1 :]
-    sound = _NUMBERS.issuperset(map(type, numbers)) and isinstance(own[_REQUEST_AT], (str, type(None)))
+    sound = (
+        _NUMBERS.issuperset(map(type, numbers))
+        and isinstance(own[_REQUEST_AT], (str, type(None)))
+        and isinstance(own[_LOG_AT], int)
+    )
     if not sound or not _SCALARS.issuperset(map(type, place + prices)):
         return None
     return _Row(id_of(own[_ID_AT]), ended_us, ended_us - opened_us, own, place, prices, record)

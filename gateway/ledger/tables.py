@@ -74,6 +74,10 @@ def _definitions(columns: Iterable[Column]) -> str:
     return ", ".join(f"{column.name} {_SQL_TYPES.get(column.kind, 'TEXT')}" for column in columns)
 
 
+ENDS = (
+    f"{_definitions(OWN)}, ended_us INTEGER NOT NULL, took_us INTEGER NOT NULL,"
+    " attempt_ttft_ms INTEGER, attempt_duration_ms INTEGER, place INTEGER NOT NULL, price INTEGER NOT NULL"
+)
 # The only attempt of a row, as `settlement` writes it: what lies between the stored pieces.
 ATTEMPT_TOKENS = (
     *NAMES[NAMES.index("input_tokens") : NAMES.index("reasoning_tokens") + 1],
@@ -133,10 +137,9 @@ SCHEMA = (
     f"CREATE INDEX places_found ON places ({', '.join(PLACE_KEY)})",
     f"CREATE TABLE prices (id INTEGER PRIMARY KEY, {_definitions(PRICES)}, attempt TEXT NOT NULL)",
     f"CREATE INDEX prices_found ON prices ({', '.join(PRICES_KEY)})",
-    f"CREATE TABLE ends ({_definitions(OWN)}, ended_us INTEGER NOT NULL, took_us INTEGER NOT NULL,"
-    " attempt_ttft_ms INTEGER, attempt_duration_ms INTEGER, place INTEGER NOT NULL, price INTEGER NOT NULL,"
-    " UNIQUE (export_id))",
-    "CREATE INDEX ends_ended ON ends (ended_us, log, seq)",
+    # In the order in which they are read: no second index for that. The id is in the key, so that no damage to a log
+    # can make two exports one.
+    f"CREATE TABLE ends ({ENDS}, PRIMARY KEY (ended_us, log, seq, export_id), UNIQUE (export_id)) WITHOUT ROWID",
     # CROSS: the ends are looked through, and each finds the rest of it; never the other way round.
     f"CREATE VIEW exports AS SELECT {', '.join(map(_shown, NAMES))}, ends.ended_us AS ended_us,"
     f" ends.ended_us / {QUARTER_US} AS quarter, ends.export_id AS id FROM ends"

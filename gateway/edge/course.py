@@ -15,6 +15,7 @@ from gateway.edge.relay import Attempt
 from gateway.errors import ApiError, BackendSaturated, Refused, UpstreamError
 from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.opening import FailedAttempt, Opening
+from gateway.ledger.terms import terms_of
 from gateway.telemetry import ATTEMPTS, DECIDED, EJECTED
 from gateway.upstream.backends import Upstream
 from pricing.book import PriceSlice
@@ -86,7 +87,7 @@ class Course:
     @property
     def state(self) -> BackendState:
         """Live state of the backend in use."""
-        return self._live.states[self.opening.origin_backend]
+        return self._live.states[self.opening.terms.origin_backend]
 
     def first_route(self, export_id: bytes, body_bytes: int) -> None:
         """Decide, lease, claim, open.
@@ -149,14 +150,14 @@ class Course:
         self, opening: Opening, began_at: float, cause: str, attempt: Attempt | None, usage: Usage = NO_USAGE
     ) -> FailedAttempt:
         return FailedAttempt(
-            backend=opening.origin_backend,
-            region=opening.origin_region,
+            backend=opening.terms.origin_backend,
+            region=opening.terms.origin_region,
             cause=cause,
             duration_ms=round((self._desk.now() - began_at) * 1000),
             usage=usage,
             bytes_to_backend=attempt.bytes_sent if attempt is not None else 0,
             bytes_from_backend=attempt.bytes_received if attempt is not None else 0,
-            units=opening.units,
+            units=opening.terms.units,
         )
 
     # ---- a rival: another route beside the one in use, when its first content is late
@@ -195,7 +196,7 @@ class Course:
         """It came too late, or failed with this error. One that never left leaves no trace but its failure."""
         leg.lease.release()
         if error is not None:
-            self._blame(error, leg.opening.origin_backend)
+            self._blame(error, leg.opening.terms.origin_backend)
             self.failed += (self._failure(leg.opening, leg.began_at, error.cause, rival),)
         elif rival is not None:
             self._lost(leg.opening, leg.began_at, rival)
@@ -209,7 +210,7 @@ class Course:
         # It was asked, so it has read the prompt; what it made of it nobody saw.
         usage = Usage(opening.input_estimate) if attempt is not None else NO_USAGE
         self.failed += (self._failure(opening, began_at, HEDGED, attempt, usage),)
-        self._desk.counters.add(ATTEMPTS, (opening.origin_backend, HEDGED))
+        self._desk.counters.add(ATTEMPTS, (opening.terms.origin_backend, HEDGED))
 
     def turn(self, leg: Leg, attempt: Attempt | None) -> None:
         """The rival takes the place of the attempt in use, which is among the failed by now.
@@ -235,7 +236,7 @@ class Course:
 
     def blame(self, error: UpstreamError) -> None:
         """Tell the backend's health what its failure means; some (a rejected request) say nothing about it."""
-        self._blame(error, self.opening.origin_backend)
+        self._blame(error, self.opening.terms.origin_backend)
 
     def _blame(self, error: UpstreamError, backend: str) -> None:
         now, state = self._desk.now(), self._live.states[backend]
@@ -303,20 +304,30 @@ class Course:
         backend = route.backend
         self._tried += (backend.name,)
         ratio = live.states[backend.name].tokens_per_event
-        opening = self.opening._replace(
-            upstream_model=backend.models[demand.model],
-            origin_backend=backend.name,
-            origin_region=backend.region,
-            origin_country=backend.country,
-            exported=(demand.destination != backend.country) if demand.destination else None,
-            tokens_per_event_max=backend.tokens_per_event_max,
-            tokens_per_event_milli=round(ratio.value * 1000),
-            price_version=decision.price_version,
-            route_version=decision.route_version,
-            units=prices.units(backend.name, route.link.name),
-            tariff=prices.charge(demand.tenant),
-            failed=self.failed,
+        template = self.opening
+        asked = template.terms
+        terms = terms_of(
+            prices.units(backend.name, route.link.name),
+            prices.charge(demand.tenant),
+            asked.tenant,
+            asked.model,
+            asked.key_id,
+            asked.dialect,
+            asked.stream,
+            backend.models[demand.model],
+            backend.name,
+            backend.region,
+            backend.country,
+            asked.destination_country,
+            asked.destination_method,
+            (demand.destination != backend.country) if demand.destination else None,
+            backend.tokens_per_event_max,
+            asked.currency,
+            decision.price_version,
+            decision.route_version,
+            asked.edge,
         )
+        opening = template._replace(terms=terms, tokens_per_event_milli=round(ratio.value * 1000), failed=self.failed)
         self._remember(decision)
         known_s = decision.best.known_s if decision.best is not None else 0.0
         return Leg(known_s, lease, live.backends[backend.name], opening, now)

@@ -134,7 +134,7 @@ class Exchange(Hedging):
         self, connection: UpstreamConnection, upstream: Upstream, opening: Opening, slot: Slot
     ) -> tuple[Attempt, bytes, bytes]:
         desk, facts = self.desk, self.facts
-        body = upstream_body(self.body, facts, opening.upstream_model, upstream.usage)
+        body = upstream_body(self.body, facts, opening.terms.upstream_model, upstream.usage)
         head = upstream.request_head(PATHS[self.caller.endpoint.shape], self.head, opening.request_id, len(body))
         attempt: Attempt
         if facts.stream:
@@ -401,8 +401,8 @@ class Exchange(Hedging):
             ("content-type", content_type),
             ("cache-control", "no-store"),
             *self._id_fields(),
-            ("x-tokenport-origin", opening.origin_region),
-            ("x-tokenport-backend", opening.origin_backend),
+            ("x-tokenport-origin", opening.terms.origin_region),
+            ("x-tokenport-backend", opening.terms.origin_backend),
         ]
 
 

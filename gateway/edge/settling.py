@@ -11,6 +11,7 @@ from gateway.edge.locate import Destination
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
 from gateway.ledger.opening import Opening
 from gateway.ledger.settlement import Ending, settle_row
+from gateway.ledger.terms import Terms
 from gateway.telemetry import DROPPED_EVENTS, OVERHEAD, TTFT
 from gateway.wire.openai_answer import UsageClaims, claims, hidden_reasoning, plausible_answer, plausible_stream
 
@@ -24,21 +25,19 @@ def opening_of(case: Case, destination: Destination) -> tuple[bytes, Opening]:
     desk, caller, facts = case.desk, case.caller, case.facts
     export_id, text = desk.ids.next(case.admitted_wall)
     settings = desk.live.settings.gateway
-    return export_id, Opening(
-        export_id=text,
-        opened_at_us=round(case.admitted_wall * 1e6),
+    asked = Terms(
         tenant=caller.client.tenant.name,
         model=facts.model,
-        request_id=caller.request_id,
         key_id=caller.client.key_id,
         dialect=caller.endpoint.dialect,
         stream=facts.stream,
         destination_country=destination.country,
         destination_method=destination.method,
-        input_estimate=case.demand.input_tokens,
         currency=settings.currency,
         edge=settings.edge,
     )
+    opened_at_us = round(case.admitted_wall * 1e6)
+    return export_id, Opening(text, opened_at_us, asked, caller.request_id, case.demand.input_tokens)
 
 
 def settle(case: Case) -> None:
@@ -100,7 +99,7 @@ def _counts(case: Case) -> Counts:
 def _count_stream(case: Case, attempt: StreamAttempt) -> Counts:
     tap, facts = attempt.tap, case.facts
     state = case.course.state
-    ratio = EventRatio(state.tokens_per_event.value, case.course.opening.tokens_per_event_max)
+    ratio = EventRatio(state.tokens_per_event.value, case.course.opening.terms.tokens_per_event_max)
     if case.outcome == "completed":
         told = claims(tap.usage)
         hidden = hidden_reasoning(told.reasoning, reasoning_seen=tap.reasoning_events > 0)
@@ -151,7 +150,9 @@ def count_answer(case: Case, attempt: AnswerAttempt) -> Counts:
     else:
         if told.output is not None:
             flags.append("usage_implausible")
-        per_token = case.desk.live.answer_bytes.predict(case.course.opening.origin_backend, BYTES_PER_ANSWER_TOKEN)
+        per_token = case.desk.live.answer_bytes.predict(
+            case.course.opening.terms.origin_backend, BYTES_PER_ANSWER_TOKEN
+        )
         output, source, reasoning = round(content_bytes / per_token), "estimated", None
     return count_known(output, source, reasoning, _input(told), case.demand.input_tokens, flags)
 
@@ -176,7 +177,7 @@ def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
         assert isinstance(attempt, StreamAttempt)
         state.tokens_per_event.observe(usage.output_tokens, attempt.tap.content_events)
     elif case.answer is not None and usage.output_tokens:
-        backend = case.course.opening.origin_backend
+        backend = case.course.opening.terms.origin_backend
         live.answer_bytes.observe(backend, case.answer.content_bytes, usage.output_tokens)
     if "input_estimated" not in counts.flags:
         live.input_bytes.observe(facts.model, facts.prompt_bytes, usage.input_tokens)
@@ -187,10 +188,10 @@ def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
 
 
 def _measure(case: Case, counts: Counts) -> None:
-    desk, opening, attempt = case.desk, case.course.opening, case.attempt
-    origin = (opening.origin_backend, opening.origin_country) if attempt is not None else ("", "")
+    desk, terms, attempt = case.desk, case.course.opening.terms, case.attempt
+    origin = (terms.origin_backend, terms.origin_country) if attempt is not None else ("", "")
     served = attempt is not None and not case.failure
-    kind = (opening.tenant, opening.model, case.outcome, *origin, opening.destination_country, served)
+    kind = (terms.tenant, terms.model, case.outcome, *origin, terms.destination_country, served)
     sums = desk.tally.of(kind)
     sums.requests += 1
     sums.from_client += len(case.body)
@@ -204,9 +205,9 @@ def _measure(case: Case, counts: Counts) -> None:
     sums.to_backend += attempt.bytes_sent
     sums.from_backend += attempt.bytes_received
     if case.facts.stream and isinstance(attempt, StreamAttempt) and attempt.tap.bad_events:
-        desk.counters.add(DROPPED_EVENTS, (opening.origin_backend,), attempt.tap.bad_events)
+        desk.counters.add(DROPPED_EVENTS, (terms.origin_backend,), attempt.tap.bad_events)
     if case.ttft_s is not None:
-        desk.counters.observe(TTFT, (opening.origin_backend,), case.ttft_s)
+        desk.counters.observe(TTFT, (terms.origin_backend,), case.ttft_s)
         if attempt.first_at is not None:
             backend_s = attempt.first_at - attempt.started_at
             desk.counters.observe(OVERHEAD, (), max(0.0, case.ttft_s - backend_s))

@@ -1,7 +1,8 @@
-"""Records on their way to the log: encoded once, where they are made, but for their place in the chain.
+"""Records on their way to the log: encoded once, where they are made, but for what only the log can say of them.
 
 Most of what a record says does not depend on the request, and every request is recorded twice. So records are bytes
-from the start, and the parts that requests share (prices, names of columns) are encoded once.
+from the start, and the parts that requests share (prices, names of columns) are encoded once. A record is three pieces
+of text: what is long is hashed and written as it is, and never copied for the sake of a number that comes before it.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,44 +13,37 @@ import orjson
 Source = TypeVar("Source")
 Encoded = TypeVar("Encoded")
 
-_SHARED_MAX = 1024  # routes x periods of prices, or tenants, in use at a time; about 0.5 MB
+_SHARED_MAX = 2048  # tenants x keys x models x routes x periods of prices in use at a time; about 8 MB at most
 
 
 class Entry:
-    """A record that has its final text, but for the hash of the line before it."""
+    """A record: the text of its JSON object without the closing brace, in pieces. An end has gaps for its numbers:
+    `seq` goes between `head` and `body`, `log` between `body` and `tail`. `then` is called once it is durable."""
 
-    __slots__ = ("body", "export_id", "kind")
+    __slots__ = ("body", "export_id", "head", "kind", "tail", "then")
 
-    def __init__(self, kind: str, export_id: str, body: bytes) -> None:
+    def __init__(self, kind: str, export_id: str, head: bytes, body: bytes = b"", tail: bytes = b"") -> None:
         self.kind = kind
         self.export_id = export_id
+        self.head = head
         self.body = body
+        self.tail = tail
+        self.then: Callable[[], None] | None = None
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Entry":
-        return cls(str(record["record"]), str(record.get("export_id", "")), orjson.dumps(record))
+        return cls(str(record["record"]), str(record.get("export_id", "")), orjson.dumps(record)[:-1])
 
-
-class Terminal:
-    """The end of an export. Its numbers `seq` and `log` are the log's to give: the text stops before each of them."""
-
-    __slots__ = ("export_id", "kind", "rest", "to_log", "to_seq")
-
-    def __init__(self, kind: str, export_id: str, to_seq: bytes, to_log: bytes, rest: bytes) -> None:
-        self.kind = kind
-        self.export_id = export_id
-        self.to_seq = to_seq
-        self.to_log = to_log
-        self.rest = rest
-
-    def entry(self, seq: int, log: int) -> Entry:
-        return Entry(self.kind, self.export_id, b"%b%d%b%d%b" % (self.to_seq, seq, self.to_log, log, self.rest))
+    def number(self, seq: int, log: int) -> None:
+        """Fill the gaps of an end."""
+        self.head += b"%d" % seq
+        self.tail = b"%d%b" % (log, self.tail)
 
 
 class Shared(Generic[Source, Encoded]):
     """What a source that many requests share becomes, kept while it is in use.
 
-    Found by identity: to compare the numbers of a source would cost more than half of what encoding them does.
+    Found by identity: to compare the members of a source would cost more than half of what encoding them does.
     """
 
     def __init__(self, encode: Callable[[Source], Encoded]) -> None:

@@ -146,6 +146,6 @@ def _sums(directory: Path, seal: Seal) -> Rollups:
         connection.execute("INSERT INTO folded VALUES (?, ?, 0)", (seal.log, seal.segment))
         Fold(connection).add_log(directory, seal.log, end)
         columns = ", ".join(("quarter", *ROLLUP_KEY, *FIGURES))
-        sums = connection.execute(f"SELECT {columns} FROM rollups ORDER BY {columns}").fetchall()
+        sums = connection.execute(f"SELECT {columns} FROM quarter_sums ORDER BY {columns}").fetchall()
         refusals = connection.execute("SELECT minute, tenant, reason, count FROM refusals ORDER BY 1, 2, 3").fetchall()
     return Rollups(seal.log, seal.segment, seal.hash, tuple(sums), tuple(refusals))

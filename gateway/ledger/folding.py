@@ -14,58 +14,86 @@ from typing import Any, NamedTuple
 import orjson
 
 from gateway.ledger.following import Position, follow
-from gateway.ledger.instants import DAY_US, QUARTER_US, parse_us
+from gateway.ledger.instants import DAY_US, QUARTER_US, parse_stamp, parse_us
 from gateway.ledger.outlived import take_sums
 from gateway.ledger.segment import TERMINAL, Head, Record, parse
 from gateway.ledger.tables import (
     ADD_REFUSAL,
-    ADD_ROLLUP,
-    ADD_SPENT,
-    ALIKE,
-    ALIKE_KEY,
+    ATTEMPT_TOKENS,
+    ATTEMPT_UNITS_MARK,
+    ENDS,
+    FIGURES,
+    FIGURES_OF_ROW,
     OWN,
+    PLACE,
+    PLACE_KEY,
+    PRICES,
+    PRICES_KEY,
     ROLLUP_KEY,
-    SUMS,
     UNITS,
-    UNITS_MARK,
+    added,
+    key_of_sum,
     marks,
 )
-from pricing.export import FIRST_COLUMNS, NAMES
+from pricing.export import ATTEMPT_COSTS, FIRST_COLUMNS, NAMES
 
-_ALIKE_MAX = 4096  # kept in memory, about 8 MB; the table has all
+_KNOWN_MAX = 16_384  # places, or prices, kept in memory: about 20 MB; the tables have all
+_BATCHES = 8  # of the log in one transaction: 4 MB, so that the rows of a quarter meet in one sum
 _INTEGER_BOUND = 2**63  # SQLite's
 _SCALARS = frozenset((str, int, bool, type(None)))
-_AMOUNTS = frozenset((int, type(None)))  # None: of a row that is older than its column
+_NUMBERS = frozenset((int, type(None)))  # None: unknown, or of a row that is older than its column
 _OPENINGS = (b'{"record":"open"', b'{"record":"attempt"')  # half of all lines: not worth parsing
 
 _LATER = NAMES[FIRST_COLUMNS:]
 _OWN_NAMES = tuple(column.name for column in OWN)
-_ALIKE_NAMES = tuple(column.name for column in ALIKE)
+_ID_AT, _REQUEST_AT, _NUMBERS_FROM = 0, 1, 2  # where they are in `OWN`: texts first, and one text among the numbers
+_LOG_AT, _ATTEMPTS_AT = _OWN_NAMES.index("log"), _OWN_NAMES.index("attempts_json")
 _own_of = itemgetter(*_OWN_NAMES)
-_alike_of = itemgetter(*_ALIKE_NAMES)
-_amounts_of = itemgetter(*SUMS)
-_ATTEMPTS_AT = _OWN_NAMES.index("attempts_json")
-_DELIVERED_AT = SUMS.index("delivered_tokens")
-_EXPORTED_AT = _ALIKE_NAMES.index("exported")
-_TENANT_AT, _LOG_AT = _ALIKE_NAMES.index("tenant"), _OWN_NAMES.index("log")
-_INPUT_AT, _BILLED_AT = SUMS.index("input_tokens"), SUMS.index("billed_output_tokens")
-_key_of_alike = itemgetter(*map(_ALIKE_NAMES.index, ALIKE_KEY))
-_units_of_alike = itemgetter(*map(_ALIKE_NAMES.index, UNITS))
-_rollup_of_alike = itemgetter(*map(_ALIKE_NAMES.index, ROLLUP_KEY))
+_place_of = itemgetter(*(column.name for column in PLACE))
+_prices_of = itemgetter(*(column.name for column in PRICES))
+_tokens_of, _costs_of = itemgetter(*ATTEMPT_TOKENS), itemgetter(*ATTEMPT_COSTS)
 
 
-_INSERT_END = f"INSERT OR IGNORE INTO main.ends VALUES ({marks(len(OWN) + 3)})"
-_INSERT_ALIKE = f"INSERT INTO main.alike VALUES (NULL, {marks(len(ALIKE) + 1)})"
-_FIND_ALIKE = f"SELECT * FROM main.alike WHERE {' AND '.join(f'{name} IS ?' for name in ALIKE_KEY)}"
+# New rows gather in a table of the connection's own, where SQLite sums them up.
+_FRESH = "temp.fresh CROSS JOIN main.places ON places.id = fresh.place"
+_TOTALS = ", ".join(f"sum({name})" for name in FIGURES)
+
+
+def _sum_up(table: str, period_us: int) -> str:
+    rows = f"SELECT ended_us / {period_us} AS period, key, {FIGURES_OF_ROW} FROM {_FRESH}"
+    sums = f"SELECT period, key, {_TOTALS} FROM ({rows}) WHERE true GROUP BY period, key"
+    return f"INSERT INTO main.{table} {sums} ON CONFLICT DO UPDATE SET {added(FIGURES)}"
+
+
+_MAKE_FRESH = f"CREATE TEMP TABLE IF NOT EXISTS fresh ({ENDS})"
+_CLEAR_FRESH = "DELETE FROM temp.fresh"
+_INSERT_FRESH = f"INSERT INTO temp.fresh VALUES ({marks(len(OWN) + 6)})"
+_INSERT_ENDS = "INSERT INTO main.ends SELECT * FROM temp.fresh"
+_SUM_UP = (_sum_up("rollups", QUARTER_US), _sum_up("days", DAY_US))
+_SPEND = (
+    f"INSERT INTO main.spent SELECT ended_us / {DAY_US}, coalesce(tenant, ''), log,"
+    f" sum(coalesce(input_tokens, 0) + coalesce(billed_output_tokens, 0)) FROM {_FRESH} GROUP BY 1, 2, 3"
+    " ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
+)
+
+
+class _Kept(NamedTuple):
+    """What a row has in common with others, in a table: its number, and what such an attempt says."""
+
+    id: int
+    attempt: str
 
 
 class _Row(NamedTuple):
-    """A terminal record as the tables have it."""
+    """A terminal record on its way into the tables."""
 
+    export_id: object
     ended_us: int
+    took_us: int
     own: tuple[Any, ...]
-    alike: tuple[Any, ...]
-    amounts: tuple[int | None, ...]
+    place: tuple[Any, ...]
+    prices: tuple[Any, ...]
+    record: Record
 
 
 def folded_position(connection: sqlite3.Connection, log: int) -> Position:
@@ -80,7 +108,9 @@ class Fold:
         """`others`: schemas whose exports are not taken again."""
         self._connection = connection
         self._others = others
-        self._alike: dict[tuple[Any, ...], tuple[int, str]] = {}  # its id, and its unit prices in attempts_json
+        self._places: dict[tuple[Any, ...], _Kept] = {}
+        self._prices: dict[tuple[Any, ...], _Kept] = {}
+        connection.execute(_MAKE_FRESH)
 
     def add_log(self, directory: Path, log: int, end: Head | None) -> int:
         """Add a log's records behind the folded position, and the sums of what is gone of it; `end` bounds the reading,
@@ -92,7 +122,7 @@ class Fold:
         connection = self._connection
         with self._together():
             total = take_sums(connection, directory, log, ("main", *self._others))
-        for reached, lines in follow(folded_position(connection, log), directory, log, end):
+        for reached, lines in _gathered(follow(folded_position(connection, log), directory, log, end)):
             rows, refusals = _read(lines)
             with self._together():
                 self._add(rows, refusals)
@@ -108,7 +138,8 @@ class Fold:
         try:
             yield
         except BaseException:
-            self._alike.clear()  # ids that were not given after all
+            self._places.clear()  # numbers that were not given after all
+            self._prices.clear()
             if connection.in_transaction:  # a full disk may have rolled it back already
                 connection.execute("ROLLBACK TO fold")
                 connection.execute("RELEASE fold")
@@ -123,52 +154,57 @@ class Fold:
         try:
             with self._together():
                 self._add_rows(rows)
-        except (_Known, OverflowError):  # both are rare, and looking first would cost each row
-            self._add_rows(self._unknown(filter(_fits, rows), ("main",)))
+        except (sqlite3.IntegrityError, OverflowError):  # an id that is taken, a number that SQLite cannot hold: both
+            self._add_rows(self._unknown(filter(_fits, rows), ("main",)))  # are rare, and looking first costs each row
 
     def _add_rows(self, rows: Iterable[_Row]) -> None:
         """Add rows and what they sum up to.
 
         Raises:
-            _Known: there is one of them already.
+            IntegrityError: there is one of them already.
             OverflowError: there is a number that SQLite cannot hold.
         """
-        connection, known_alike = self._connection, self._alike
-        ends: list[tuple[object, ...]] = []
-        groups: dict[tuple[int, int], list[_Row]] = {}
-        for row in rows:
-            ended_us, own, alike, _ = row
-            alike_id, units = known_alike.get(alike) or self._find(alike)
-            attempts = own[_ATTEMPTS_AT]
-            if isinstance(attempts, str):
-                own = (*own[:_ATTEMPTS_AT], attempts.replace(units, UNITS_MARK), *own[_ATTEMPTS_AT + 1 :])
-            quarter = ended_us // QUARTER_US
-            ends.append((*own, ended_us, quarter, alike_id))
-            groups.setdefault((quarter, alike_id), []).append(row)
-        before = connection.total_changes
-        connection.executemany(_INSERT_END, ends)
-        if connection.total_changes - before < len(ends):
-            raise _Known
-        connection.executemany(ADD_ROLLUP, [_rollup(quarter, group) for (quarter, _), group in groups.items()])
-        connection.executemany(ADD_SPENT, _spent(groups.values()))
+        connection = self._connection
+        ends = [self._end(row) for row in rows]
+        connection.executemany(_INSERT_FRESH, ends)
+        for statement in (_INSERT_ENDS, *_SUM_UP, _SPEND, _CLEAR_FRESH):
+            connection.execute(statement)
 
-    def _find(self, alike: tuple[Any, ...]) -> tuple[int, str]:
-        """The id of what many rows have in common, which is written down if it is new."""
-        units = orjson.dumps(dict(zip(UNITS, _units_of_alike(alike), strict=True)))[1:-1].decode()
-        found = self._connection.execute(_FIND_ALIKE, _key_of_alike(alike))
-        ids = [number for number, *columns, _ in found if tuple(columns) == alike]
-        if not ids:
-            ids = [self._connection.execute(_INSERT_ALIKE, (*alike, units)).lastrowid or 0]
-        if len(self._alike) >= _ALIKE_MAX:
-            self._alike.clear()
-        self._alike[alike] = ids[0], units
-        return self._alike[alike]
+    def _end(self, row: _Row) -> tuple[object, ...]:
+        """A row of `ends`."""
+        export_id, ended_us, took_us, own, place_key, prices_key, record = row
+        place = self._places.get(place_key) or self._place(place_key, record)
+        prices = self._prices.get(prices_key) or self._price(prices_key, record)
+        attempts = own[_ATTEMPTS_AT]
+        times: tuple[object, object] = (None, None)
+        if isinstance(attempts, str):
+            found = _only_attempt(attempts, record, place.attempt, prices.attempt)
+            if found is not None:
+                times, attempts = found, None
+            else:
+                attempts = attempts.replace(prices.attempt, ATTEMPT_UNITS_MARK)
+        values = (export_id, *own[_ID_AT + 1 : _ATTEMPTS_AT], attempts, *own[_ATTEMPTS_AT + 1 :])
+        return (*values, ended_us, took_us, *times, place.id, prices.id)
+
+    def _place(self, key: tuple[Any, ...], record: Record) -> _Kept:
+        """Write down a place that is new, with what an attempt there says first."""
+        origin = {"backend": record["origin_backend"], "region": record["origin_region"]}
+        attempt = orjson.dumps({**origin, "cause": "", "serving": True})[:-1].decode()
+        of_sum = ["" if record[name] is None else record[name] for name in ROLLUP_KEY]
+        number = key_of_sum(self._connection, of_sum)
+        found = _keep(self._connection, "places", key, _find_by(PLACE_KEY, record), (attempt, number))
+        return _remember(self._places, key, _Kept(found, attempt))
+
+    def _price(self, key: tuple[Any, ...], record: Record) -> _Kept:
+        attempt = orjson.dumps({name: record[name] for name in UNITS})[1:-1].decode()
+        found = _keep(self._connection, "prices", key, _find_by(PRICES_KEY, record), (attempt,))
+        return _remember(self._prices, key, _Kept(found, attempt))
 
     def _unknown(self, rows: Iterable[_Row], schemas: Iterable[str]) -> list[_Row]:
         """Those whose export ids are not taken, each once."""
-        first: dict[str, _Row] = {}
+        first: dict[object, _Row] = {}
         for row in rows:
-            first.setdefault(row.own[0], row)
+            first.setdefault(row.export_id, row)
         for schema in schemas:
             sql = f"SELECT 1 FROM {schema}.ends WHERE export_id = ?"
             taken = [number for number in first if self._connection.execute(sql, (number,)).fetchone()]
@@ -177,29 +213,66 @@ class Fold:
         return list(first.values())
 
 
-class _Known(Exception):
-    """An export id is taken."""
+def _find_by(names: Sequence[str], record: Record) -> dict[str, object]:
+    return {name: record[name] for name in names}
 
 
-def _rollup(quarter: int, group: Sequence[_Row]) -> tuple[object, ...]:
-    """What rows of one quarter that are alike sum up to."""
-    alike = group[0].alike
-    sums = [sum(filter(None, amounts)) for amounts in zip(*[row.amounts for row in group], strict=True)]
-    exported = sums[_DELIVERED_AT] if alike[_EXPORTED_AT] else 0
-    key = ["" if value is None else value for value in _rollup_of_alike(alike)]
-    return quarter, *key, len(group), exported, *sums
+def _keep(
+    connection: sqlite3.Connection,
+    table: str,
+    values: tuple[Any, ...],
+    found_by: dict[str, object],
+    more: tuple[object, ...],
+) -> int:
+    """The number of these values in a table, which gets them if they are new."""
+    condition = " AND ".join(f"{name} IS ?" for name in found_by)
+    for number, *columns in connection.execute(f"SELECT * FROM main.{table} WHERE {condition}", (*found_by.values(),)):
+        if tuple(columns[: len(values)]) == values:
+            return int(number)
+    sql = f"INSERT INTO main.{table} VALUES (NULL, {marks(len(values) + len(more))})"
+    return connection.execute(sql, (*values, *more)).lastrowid or 0
 
 
-def _spent(groups: Iterable[Sequence[_Row]]) -> list[tuple[object, ...]]:
-    """What rows that are alike count for budgets, by day, tenant and log."""
-    tokens: dict[tuple[int, str, object], int] = {}
-    for group in groups:
-        tenant = group[0].alike[_TENANT_AT] or ""
-        for row in group:
-            key = row.ended_us // DAY_US, tenant, row.own[_LOG_AT]
-            count = (row.amounts[_INPUT_AT] or 0) + (row.amounts[_BILLED_AT] or 0)
-            tokens[key] = tokens.get(key, 0) + count
-    return [(*key, count) for key, count in tokens.items()]
+def _remember(known: dict[tuple[Any, ...], _Kept], key: tuple[Any, ...], kept: _Kept) -> _Kept:
+    if len(known) >= _KNOWN_MAX:
+        known.clear()
+    known[key] = kept
+    return kept
+
+
+def _only_attempt(text: str, record: Record, place: str, prices: str) -> tuple[int | None, int | None] | None:
+    """Its time to the first content and its duration, if `attempts_json` says nothing that the row does not say."""
+    start = len(place) + 1
+    if not text.startswith("{", 1) or text[1:start] != place:
+        return None
+    ttft, _, rest = text[start + len(_TTFT) :].partition(",")
+    duration = rest[len(_DURATION) :].partition(",")[0]
+    expected = _ATTEMPT % (place, ttft, duration, *_tokens_of(record), prices, *_costs_of(record))
+    if text != expected:
+        return None
+    try:
+        return _time(ttft), _time(duration)
+    except ValueError:
+        return None
+
+
+def _time(text: str) -> int | None:
+    if text == "null":
+        return None
+    number = int(text)
+    if str(number) != text:
+        raise ValueError(text)
+    return number
+
+
+_TTFT, _DURATION = ',"ttft_ms":', '"duration_ms":'
+_ATTEMPT = (
+    f"[%s{_TTFT}%s,{_DURATION}%s,"
+    + ",".join(f'"{name}":%s' for name in ATTEMPT_TOKENS)
+    + ",%s,"
+    + ",".join(f'"{name}":%s' for name in ATTEMPT_COSTS)
+    + "}]"
+)
 
 
 # ---- lines
@@ -234,19 +307,55 @@ def _row(record: Record) -> _Row | None:
     for name in _LATER:  # rows of an older version have none: NULL, which sums count as 0
         record.setdefault(name, None)
     try:
-        row = _Row(parse_us(record["ended_at"]), _own_of(record), _alike_of(record), _amounts_of(record))
+        ended_us, opened_us = parse_stamp(record["ended_at"]), parse_stamp(record["opened_at"])
+        own, place, prices = _own_of(record), _place_of(record), _prices_of(record)
     except (KeyError, TypeError, ValueError):
         return None
-    sound = _SCALARS.issuperset(map(type, row.own)) and _SCALARS.issuperset(map(type, row.alike))
-    return row if sound and _AMOUNTS.issuperset(map(type, row.amounts)) else None
+    numbers = own[_NUMBERS_FROM:_ATTEMPTS_AT] + own[_ATTEMPTS_AT + 1 :]
+    sound = (
+        _NUMBERS.issuperset(map(type, numbers))
+        and isinstance(own[_REQUEST_AT], (str, type(None)))
+        and isinstance(own[_LOG_AT], int)
+    )
+    if not sound or not _SCALARS.issuperset(map(type, place + prices)):
+        return None
+    return _Row(id_of(own[_ID_AT]), ended_us, ended_us - opened_us, own, place, prices, record)
+
+
+def id_of(export_id: str) -> bytes | str:
+    """As the tables have it."""
+    try:
+        packed = bytes.fromhex(export_id.replace("-", ""))
+    except ValueError:
+        return export_id
+    return packed if _id_text(packed) == export_id else export_id
+
+
+def _id_text(packed: bytes) -> str:
+    digits = packed.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _fits(row: _Row) -> bool:
-    integers = [value for value in (*row.own, *row.alike) if isinstance(value, int)]
+    integers = [value for value in row.record.values() if isinstance(value, int)]
     return -_INTEGER_BOUND <= min(integers) <= max(integers) < _INTEGER_BOUND
+
+
+def _gathered(batches: Iterable[tuple[Position, list[bytes]]]) -> Iterator[tuple[Position, list[bytes]]]:
+    """Several batches as one."""
+    lines: list[bytes] = []
+    position, count = Position(0, 0), 0
+    for position, more in batches:
+        lines += more
+        count += 1
+        if count == _BATCHES:
+            yield position, lines
+            lines, count = [], 0
+    if count:
+        yield position, lines
 
 
 def row_values(record: Record) -> tuple[object, ...]:
     """A terminal record as a row of `exports`."""
     ended_us = parse_us(record["ended_at"])
-    return (*map(record.get, NAMES), ended_us, ended_us // QUARTER_US)
+    return (*map(record.get, NAMES), ended_us, ended_us // QUARTER_US, id_of(record["export_id"]))

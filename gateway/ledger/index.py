@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.ledger.folding import Fold
 from gateway.ledger.following import LogsDiffer, Position
-from gateway.ledger.outlived import forget_alike, forget_rows
+from gateway.ledger.outlived import forget_rows, forget_shared
 from gateway.ledger.segment import Head, logs, read_head
 from gateway.ledger.tables import SCHEMA, SCHEMA_VERSION, create_tables
 
@@ -86,7 +86,7 @@ class Index:
                     return found
             if self._shrinking:
                 self._fold_in = Fold(self._connection)  # it remembers what may go now
-                forget_alike(self._connection)
+                forget_shared(self._connection)
                 self._shrinking = False
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from error

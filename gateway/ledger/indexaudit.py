@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from gateway.ledger.content import whole
-from gateway.ledger.folding import is_held, row_values
+from gateway.ledger.folding import id_of, is_held, row_values
 from gateway.ledger.following import Position
 from gateway.ledger.rollups import Rollups
 from gateway.ledger.seals import Seal
 from gateway.ledger.segment import Line
 from gateway.ledger.tables import (
+    DAYS_OF_ROLLUPS,
     FIGURES,
     FIGURES_OF_ROW,
     IS_THERE,
@@ -112,7 +113,7 @@ class IndexAudit:
     def row(self, log: int, record: Mapping[str, Any]) -> str:
         """What is wrong with the index's copy of a row; empty if nothing."""
         expected = row_values(dict(record))
-        found = self._fetch("SELECT * FROM exports WHERE export_id = ?", record["export_id"])
+        found = self._fetch("SELECT * FROM exports WHERE id = ?", id_of(record["export_id"]))
         if not found:
             return "is not in the index"
         self._rows[log] += 1
@@ -120,7 +121,7 @@ class IndexAudit:
             self._sums[name] += whole(record.get(name))
         if record.get("exported") is True:
             self._sums["exported_tokens"] += whole(record.get("delivered_tokens"))
-        differing = [name for name, a, b in zip((*NAMES, "", ""), found[0], expected, strict=True) if a != b]
+        differing = [name for name, a, b in zip((*NAMES, "", "", ""), found[0], expected, strict=True) if a != b]
         return f"differs in the index: {', '.join(filter(None, differing))}" if differing else ""
 
     def refused(self, record: Mapping[str, Any]) -> None:
@@ -144,9 +145,12 @@ class IndexAudit:
         """Whether every sum is that of its rows, each of which has been looked at."""
         problems: list[str] = []
         sums = ROLLUPS_OF_EXPORTS
-        for one, other in (("SELECT * FROM rollups", sums), (sums, "SELECT * FROM rollups")):
+        for one, other in (("SELECT * FROM quarter_sums", sums), (sums, "SELECT * FROM quarter_sums")):
             quarters = self._fetch(f"SELECT DISTINCT quarter FROM ({one} EXCEPT {other}) LIMIT 1")
             problems += [f"rollups of quarter {quarter} are not the sums of its rows" for (quarter,) in quarters]
+        for one, other in (("SELECT * FROM days", DAYS_OF_ROLLUPS), (DAYS_OF_ROLLUPS, "SELECT * FROM days")):
+            days = self._fetch(f"SELECT DISTINCT day FROM ({one} EXCEPT {other}) LIMIT 1")
+            problems += [f"sums of day {day} are not the sums of its rollups" for (day,) in days]
         for one, other in (("SELECT * FROM spent", SPENT_OF_EXPORTS), (SPENT_OF_EXPORTS, "SELECT * FROM spent")):
             logs = self._fetch(f"SELECT DISTINCT log FROM ({one} EXCEPT {other}) LIMIT 1")
             problems += [f"what budgets have used by log {log} is not the sum of its rows" for (log,) in logs]
@@ -165,6 +169,7 @@ class IndexAudit:
         looks = (
             ("rows", FIGURES, f"SELECT {figures} FROM (SELECT {FIGURES_OF_ROW} FROM exports WHERE {IS_THERE})"),
             ("rollups", FIGURES, f"SELECT {figures} FROM rollups"),
+            ("days", FIGURES, f"SELECT {figures} FROM days"),
             ("budgets", ("tokens",), "SELECT coalesce(sum(tokens), 0) FROM spent"),
             ("refusals", ("count",), "SELECT coalesce(sum(count), 0) FROM refusals"),
         )

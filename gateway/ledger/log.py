@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.ledger import lock
-from gateway.ledger.entry import Entry, Terminal
+from gateway.ledger.entry import Entry
 from gateway.ledger.segment import OPENING, TERMINAL, LedgerTooNew, Place
 from gateway.ledger.storage import SegmentIO
 from gateway.ledger.tail import MIB, LogLimits, Tail
@@ -49,9 +49,6 @@ class _News(NamedTuple):
     tickets: range
     calls: list[Callable[[], None]]
     failure: str = ""
-
-
-_Posted = tuple[Entry, Callable[[], None] | None]  # what is called once it is durable
 
 
 class LogWriter:
@@ -106,7 +103,7 @@ class LogWriter:
         self._began_at = float("-inf")  # the last commit
         self._flushed: tuple[int, threading.Event] | None = None
         # Between the two.
-        self._outbox: deque[_Posted] = deque()
+        self._outbox: deque[Entry] = deque()
         self._news: deque[_News] = deque()
         self._hurry = False  # nothing is gained by a rest
         self._asleep = self._resting = False  # the thread waits for the bell
@@ -170,9 +167,9 @@ class LogWriter:
         elif kind == "refused" and self._ticket - self._committed >= self._limits.pending_rows_max:
             raise LedgerUnavailable(self.reason)
         self._openings += kind in OPENING
-        return self._post(entry, None)
+        return self._post(entry)
 
-    def terminal(self, end: Terminal, then: Callable[[], None] | None = None) -> int:
+    def terminal(self, end: Entry, then: Callable[[], None] | None = None) -> int:
         """Queue the end of an open; gives it its `seq` and `log`. `then` is called in the loop soon after it is durable
         (to free the board slot, which must outlive the record's way to the disk) and must not raise.
 
@@ -181,18 +178,19 @@ class LogWriter:
         """
         if end.export_id not in self._open:
             return DURABLE
-        entry = end.entry(self._seq, self.log)
+        end.number(self._seq, self.log)
+        end.then = then
         self._open.remove(end.export_id)
         self._seq += 1
         if then is not None:
             self._uncalled += 1
             if self._sweeping is None and self._loop is not None:
                 self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
-        return self._post(entry, then)
+        return self._post(end)
 
-    def _post(self, entry: Entry, then: Callable[[], None] | None) -> int:
+    def _post(self, entry: Entry) -> int:
         self._ticket += 1
-        self._outbox.append((entry, then))
+        self._outbox.append(entry)
         if self._news:
             self._tell()
         if self._asleep and not self._resting:
@@ -316,7 +314,7 @@ class LogWriter:
             self._fail(f"the writer stopped: {error!r}")
 
     def _serve(self) -> None:
-        pending: list[_Posted] = []  # taken from the outbox and not acknowledged
+        pending: list[Entry] = []  # taken from the outbox and not acknowledged
         if self._tail.begins_segment:
             self._commit(pending)
         check_at = self._clock() + self._limits.disk_check_s
@@ -366,27 +364,27 @@ class LogWriter:
             self._bell.acquire(timeout=timeout_s)
         self._asleep = False
 
-    def _commit(self, pending: list[_Posted]) -> bool:
+    def _commit(self, pending: list[Entry]) -> bool:
         """Commit all of it; after a failure, the way back first."""
         if pending:
             self._began_at = self._clock()
             if not self._failure:
                 self._busy_since = self._began_at
-        entries = [entry for entry, _ in pending]
         try:
             if self._failure:
                 self._tail.repair()
-            self._tail.commit(entries)
+            self._tail.commit(pending)
         except OSError as error:
             self._fail(str(error))
             return False
         self._failure = ""
         self._busy_since = None
         first = self._committed + 1
-        self._openings_committed += sum(entry.kind in OPENING for entry in entries)
-        self._committed += len(entries)
-        if entries:
-            self._report(_News(range(first, first + len(entries)), [then for _, then in pending if then is not None]))
+        self._openings_committed += len([entry for entry in pending if entry.kind in OPENING])
+        self._committed += len(pending)
+        if pending:
+            calls = [entry.then for entry in pending if entry.then is not None]
+            self._report(_News(range(first, first + len(pending)), calls))
         self._end_flush(failed=False)
         return True
 

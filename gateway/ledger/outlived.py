@@ -13,9 +13,11 @@ from gateway.ledger.instants import parse_us
 from gateway.ledger.rollups import BadRollups, Rollups, read_rollups, rollup_numbers
 from gateway.ledger.seals import BadSeal, Seal, read_seal
 from gateway.ledger.segment import segment_numbers
-from gateway.ledger.tables import ADD_REFUSAL, ADD_ROLLUP, ADD_SPENT
+from gateway.ledger.tables import ADD_REFUSAL, FIGURES, QUARTERS_OF_DAY, ROLLUP_KEY, added, key_of_sum, marks
 
 _ROWS_AT_ONCE = 5000
+_END_KEY = "ended_us, log, seq, export_id"
+_EPOCH = "1970-01-01T00:00:00Z"
 
 
 def gone(directory: Path) -> list[int]:
@@ -40,9 +42,17 @@ def take_sums(connection: sqlite3.Connection, directory: Path, log: int, schemas
     return rows
 
 
+_PLACES = f"VALUES ({marks(2 + len(FIGURES))}) ON CONFLICT DO UPDATE SET {added(FIGURES)}"
+_ADD_SPENT = f"INSERT INTO main.spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET {added(('tokens',))}"
+
+
 def _add(connection: sqlite3.Connection, rollups: Rollups) -> None:
-    connection.executemany(ADD_ROLLUP, rollups.sums)
-    connection.executemany(ADD_SPENT, rollups.spent())
+    behind_key = 1 + len(ROLLUP_KEY)
+    for each in rollups.sums:
+        sums = key_of_sum(connection, each[1:behind_key]), *each[behind_key:]
+        connection.execute(f"INSERT INTO main.rollups {_PLACES}", (each[0], *sums))
+        connection.execute(f"INSERT INTO main.days {_PLACES}", (each[0] // QUARTERS_OF_DAY, *sums))
+    connection.executemany(_ADD_SPENT, rollups.spent())
     connection.executemany(ADD_REFUSAL, rollups.refusals)
 
 
@@ -52,10 +62,14 @@ def _is_known(connection: sqlite3.Connection, log: int, segment: int, schemas: S
 
 
 def _note(connection: sqlite3.Connection, seal: Seal) -> int:
-    first_us, last_us = (parse_us(text) if text else 0 for text in (seal.first_ended_at, seal.last_ended_at))
-    values = seal.log, seal.segment, seal.rows, first_us, last_us
+    values = seal.log, seal.segment, seal.rows, *_span(seal)
     connection.execute("INSERT OR IGNORE INTO main.expired VALUES (?, ?, ?, ?, ?)", values)
     return seal.rows
+
+
+def _span(seal: Seal) -> tuple[int, int]:
+    """The first and the last end of a segment."""
+    return parse_us(seal.first_ended_at or _EPOCH), parse_us(seal.last_ended_at or _EPOCH)
 
 
 def forget_rows(connection: sqlite3.Connection, directory: Path, log: int) -> int:
@@ -71,12 +85,12 @@ def forget_rows(connection: sqlite3.Connection, directory: Path, log: int) -> in
             seal = read_seal(directory, segment)
         except (BadSeal, OSError):
             continue
-        bounds = log, seal.seq_before, seal.seq_before + seal.rows
+        bounds = *_span(seal), log, seal.seq_before, seal.seq_before + seal.rows
         connection.execute("BEGIN IMMEDIATE")
         try:
             found = connection.execute(
-                "DELETE FROM ends WHERE rowid IN (SELECT rowid FROM ends WHERE log = ? AND seq >= ? AND seq < ?"
-                f" LIMIT {_ROWS_AT_ONCE})",
+                f"DELETE FROM ends WHERE ({_END_KEY}) IN (SELECT {_END_KEY} FROM ends WHERE ended_us BETWEEN ? AND ?"
+                f" AND log = ? AND seq >= ? AND seq < ? LIMIT {_ROWS_AT_ONCE})",
                 bounds,
             ).rowcount
             if found < _ROWS_AT_ONCE:
@@ -89,7 +103,8 @@ def forget_rows(connection: sqlite3.Connection, directory: Path, log: int) -> in
     return 0
 
 
-def forget_alike(connection: sqlite3.Connection) -> None:
-    """Let go of what no row has in common any more, and of the pages that became free. Looks through all rows."""
-    connection.execute("DELETE FROM alike WHERE id NOT IN (SELECT DISTINCT alike FROM ends)")
+def forget_shared(connection: sqlite3.Connection) -> None:
+    """Let go of what no row shares with others any more, and of the pages that became free. Looks through all rows."""
+    connection.execute("DELETE FROM places WHERE id NOT IN (SELECT DISTINCT place FROM ends)")
+    connection.execute("DELETE FROM prices WHERE id NOT IN (SELECT DISTINCT price FROM ends)")
     connection.executescript("PRAGMA incremental_vacuum")  # `execute` would stop after one page

@@ -22,7 +22,15 @@ from gateway.ledger.following import LogsDiffer
 from gateway.ledger.index import INDEX_NAME, is_damage
 from gateway.ledger.instants import DAY_US, QUARTER_US, micros, rfc3339
 from gateway.ledger.segment import Record, logs
-from gateway.ledger.tables import DIMENSIONS, FIGURES, FIGURES_OF_ROW, SCHEMA_VERSION, create_tables, row_of
+from gateway.ledger.tables import (
+    DIMENSIONS,
+    FIGURES,
+    FIGURES_OF_ROW,
+    QUARTERS_OF_DAY,
+    SCHEMA_VERSION,
+    create_tables,
+    row_of,
+)
 from pricing.export import COLUMNS, NAMES
 
 PERIODS = ("hour", "day", "month", "year")
@@ -30,6 +38,7 @@ LEDGER_NAME = "ledger"
 
 _TEXTS = frozenset(column.name for column in COLUMNS if column.kind == "text")
 _CHUNK_ROWS = 1000
+_STRETCHES_MAX = 120  # ten years of months; a day that is cut for the viewer every day (`period="day"`) has none
 _FOREVER_US = 2**62 // QUARTER_US * QUARTER_US
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LABELS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
@@ -92,11 +101,14 @@ class Reader:
         bounds = (_from(start), _until(end))
         aligned = not any(bound % QUARTER_US for bound in bounds)
         keys = [name for name in dict.fromkeys(by) if name != "currency"]
-        rollups = aligned and set(keys) <= set(DIMENSIONS)
-        if not rollups and (rows := self.expired(start, end)):
-            why = f"{', '.join(sorted(set(keys) - set(DIMENSIONS)))}: " if aligned else "bounds within a quarter hour: "
-            raise ValueError(f"{why}only sums are left of {rows:,} rows that ended then, and this needs the rows")
-        figures = _sources(keys, rollups=rollups)
+        others = [] if aligned else ["bounds within a quarter of an hour"]
+        others += sorted(set(keys) - set(DIMENSIONS))
+        if others and (rows := self.expired(start, end)):
+            raise ValueError(f"{', '.join(others)}: of {rows:,} rows that ended then only sums are left")
+        if not others:
+            figures = _rolled_up(keys, self._query(self._whole_days, label, *bounds))
+        else:
+            figures = _of_rows(keys)
         found = self._query(self._sums, figures, keys, label, *bounds)
         names = ["period", *keys, "currency", *FIGURES]
         sums = [dict(zip(names, (value if value != "" else None for value in row), strict=True)) for row in found]
@@ -107,12 +119,8 @@ class Reader:
 
     def expired(self, start: float | None = None, end: float | None = None) -> int:
         """Of how many exports only sums are left, of segments with ends in [start, end)."""
-        sql = "SELECT coalesce(sum(rows), 0) FROM main.expired WHERE rows > 0 AND last_us >= ? AND first_us < ?"
-        return int(
-            self._query(lambda *bounds: self._connection.execute(sql, bounds).fetchall(), _from(start), _until(end))[0][
-                0
-            ]
-        )
+        [[rows]] = self._query(self._expired, _from(start), _until(end))
+        return int(rows)
 
     def spent(self, start: float, end: float) -> dict[str, dict[int, int]]:
         """Tokens that count for budgets (input + billed output) of the UTC days in [start, end): by tenant and log."""
@@ -159,9 +167,32 @@ class Reader:
         sql = f"SELECT {asked} FROM ({self._union(figures)}) GROUP BY {group} ORDER BY {order}"
         return self._connection.execute(sql, bounds).fetchall()
 
+    def _whole_days(self, label: Callable[[int], str], start: int, end: int) -> list[tuple[int, int]]:
+        """Stretches of UTC days, [since, until), that lie within the bounds and each in one period: all but the days
+        on which a month begins where the viewer is."""
+        known = self._union("SELECT min(day), max(day) FROM {schema}.days")
+        (first, last) = self._connection.execute(
+            f"SELECT min(a), max(b) FROM (SELECT NULL AS a, NULL AS b UNION ALL {known})"
+        ).fetchone()
+        if first is None:
+            return []
+        stretches: list[tuple[int, int]] = []
+        for day in range(max(first, -(-start // DAY_US)), min(last + 1, end // DAY_US)):
+            if label(day * QUARTERS_OF_DAY) != label((day + 1) * QUARTERS_OF_DAY - 1):
+                continue
+            if stretches and stretches[-1][1] == day:
+                stretches[-1] = (stretches[-1][0], day + 1)
+            else:
+                stretches.append((day, day + 1))
+        return stretches if len(stretches) <= _STRETCHES_MAX else []
+
     def _spent(self, start: int, end: int) -> list[tuple[Any, ...]]:
         part = self._union("SELECT * FROM {schema}.spent WHERE day >= ?1 AND day < ?2")
         sql = f"SELECT tenant, log, sum(tokens) FROM ({part}) GROUP BY tenant, log"
+        return self._connection.execute(sql, (start, end)).fetchall()
+
+    def _expired(self, start: int, end: int) -> list[tuple[Any, ...]]:
+        sql = "SELECT coalesce(sum(rows), 0) FROM main.expired WHERE rows > 0 AND last_us >= ? AND first_us < ?"
         return self._connection.execute(sql, (start, end)).fetchall()
 
     def _refusals(self, start: str, end: str) -> list[tuple[Any, ...]]:
@@ -196,12 +227,23 @@ class Reader:
         return connection
 
 
-def _sources(keys: Sequence[str], *, rollups: bool) -> str:
-    """What sums are taken over, for one schema."""
-    if rollups:
-        columns = ", ".join(("quarter", *keys, "currency", *FIGURES))
-        first, last = f"?1 / {QUARTER_US}", f"?2 / {QUARTER_US}"
-        return f"SELECT {columns} FROM {{schema}}.rollups WHERE quarter >= {first} AND quarter < {last}"
+def _rolled_up(keys: Sequence[str], days: Sequence[tuple[int, int]]) -> str:
+    """What sums are taken over, for one schema: whole days from the sums of days, the rest from those of quarters."""
+    columns = ", ".join((*keys, "currency", *FIGURES))
+    quarters = f"SELECT quarter, {columns} FROM {{schema}}.quarter_sums WHERE {{bounds}}"
+    first, last = f"?1 / {QUARTER_US}", f"?2 / {QUARTER_US}"
+    parts, reached = [], first
+    for since, until in days:
+        parts.append(quarters.replace("{bounds}", f"quarter >= {reached} AND quarter < {since * QUARTERS_OF_DAY}"))
+        reached = str(until * QUARTERS_OF_DAY)
+        of_days = f"SELECT day * {QUARTERS_OF_DAY} AS quarter, {columns} FROM {{schema}}.day_sums"
+        parts.append(f"{of_days} WHERE day >= {since} AND day < {until}")
+    parts.append(quarters.replace("{bounds}", f"quarter >= {reached} AND quarter < {last}"))
+    return " UNION ALL ".join(parts)
+
+
+def _of_rows(keys: Sequence[str]) -> str:
+    """The same where the rollups do not tell what is asked."""
     named = ", ".join(f"coalesce({name}, '') AS {name}" for name in (*keys, "currency"))
     return f"SELECT quarter, {named}, {FIGURES_OF_ROW} FROM {{schema}}.exports WHERE ended_us >= ?1 AND ended_us < ?2"
 

@@ -23,6 +23,7 @@ from gateway.ledger.resume import started_at
 from gateway.ledger.segment import segment_numbers
 from gateway.ledger.segmentfile import read_lines, read_record
 from gateway.ledger.settlement import Ending, settle_row
+from gateway.ledger.terms import Terms
 from pricing.export import Usage
 from pricing.units import MILLI, divide_half_even
 
@@ -93,7 +94,7 @@ def _join(
             logged = Opening.from_record(record)
     if found is None:
         # A record that damage made unreadable still has to end; who it was for is not known any more.
-        return logged or Opening(export_id, 0, "", ""), None
+        return logged or Opening(export_id, 0, Terms()), None
     opening, entry = found
     if logged is not None and len(logged.failed) == len(opening.failed):
         opening = opening._replace(failed=logged.failed)  # with all their names
@@ -138,7 +139,7 @@ def ending_of(opening: Opening, entry: BoardEntry | None, ended_at_us: int) -> E
 
 def _believed(opening: Opening, events: int, tokens: int | None) -> int | None:
     """The running usage at so many events of a stream, if it can be true. That of a plain answer was judged before."""
-    if tokens is None or not opening.stream or events <= tokens <= events * opening.tokens_per_event_max:
+    if tokens is None or not opening.terms.stream or events <= tokens <= events * opening.terms.tokens_per_event_max:
         return tokens
     return None
 
@@ -147,10 +148,10 @@ def _tokens(opening: Opening, events: int, tokens: int | None) -> tuple[int, str
     """Tokens in so many content events, and where the number comes from."""
     if tokens is not None:
         return tokens, "continuous"
-    if opening.tokens_per_event_max == 1:
+    if opening.terms.tokens_per_event_max == 1:
         return events, "counted"
     estimate = divide_half_even(events * opening.tokens_per_event_milli, MILLI)
-    return min(max(estimate, events), events * opening.tokens_per_event_max), "estimated"
+    return min(max(estimate, events), events * opening.terms.tokens_per_event_max), "estimated"
 
 
 def _ended(directory: Path, live: Mapping[str, tuple[Opening, BoardEntry]]) -> set[str]:

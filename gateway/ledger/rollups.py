@@ -28,7 +28,7 @@ _HEADER = ("version", "log", "segment", "seal", "public_key")
 _figures_of = itemgetter(*FIGURES)
 _key_of = itemgetter(*ROLLUP_KEY)
 
-Sum = tuple[Any, ...]  # a row of the index's table of rollups: quarter, key, figures
+Sum = tuple[Any, ...]  # a row of the index's `quarter_sums`: quarter, key, figures
 Refusal = tuple[str, str, str, int]  # minute, tenant, reason, how many
 
 

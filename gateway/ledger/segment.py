@@ -117,19 +117,32 @@ def logs(ledger: Path) -> list[int]:
 
 
 def hash_of(data: bytes) -> str:
-    """SHA-256 of a line. In two pieces, because from 2,048 bytes on hashlib drops the interpreter lock, and getting it
+    """SHA-256 of a line. In pieces, because from 2,048 bytes on hashlib drops the interpreter lock, and getting it
     back from a busy event loop takes up to a whole switch interval: a thousand times what the hash takes."""
     if len(data) <= _UNHASHED_GIL_BYTES:
         return sha256(data).hexdigest()
-    digest = sha256(data[:_UNHASHED_GIL_BYTES])
-    for start in range(_UNHASHED_GIL_BYTES, len(data), _UNHASHED_GIL_BYTES):
-        digest.update(data[start : start + _UNHASHED_GIL_BYTES])
+    digest = sha256()
+    _update(digest, data)
     return digest.hexdigest()
 
 
-def splice(body: bytes, prev: str) -> bytes:
-    """A line: the JSON object `body` with its place in the chain as last member."""
-    return b'%b,"prev":"%b"}' % (body[:-1], prev.encode())
+def _update(digest: Any, data: bytes) -> None:
+    for start in range(0, len(data), _UNHASHED_GIL_BYTES):
+        digest.update(data[start : start + _UNHASHED_GIL_BYTES])
+
+
+def link(head: bytes, body: bytes, tail: bytes, prev: bytes) -> tuple[bytes, bytes]:
+    """The end of a line that these pieces begin, with its place in the chain; and the hash of the whole line."""
+    end = b'%b,"prev":"%b"}' % (tail, prev)
+    digest = sha256(head[:_UNHASHED_GIL_BYTES])
+    if len(head) > _UNHASHED_GIL_BYTES:
+        _update(digest, head[_UNHASHED_GIL_BYTES:])
+    if len(body) > _UNHASHED_GIL_BYTES:
+        _update(digest, body)
+    else:
+        digest.update(body)
+    digest.update(end)
+    return end, digest.hexdigest().encode()
 
 
 def parse(data: bytes) -> tuple[Record | None, str]:
@@ -217,17 +230,12 @@ class ChainState:
         self.hash = hash_of(line.data)
         if record is None:
             return
-        if self.note(record["record"], record.get("export_id", ""), line.segment, line.offset):
-            self.seq = max(self.seq, record["seq"] + 1)
-
-    def note(self, kind: str, export_id: str, segment: int, offset: int) -> bool:
-        """Whether this is an end."""
+        kind, export_id = record["record"], record.get("export_id", "")
         if kind in TERMINAL:
             self.opens.pop(export_id, None)
-            return True
-        if kind in OPENING:
-            self.opens[export_id] = Place(segment, offset)
-        return False
+            self.seq = max(self.seq, record["seq"] + 1)
+        elif kind in OPENING:
+            self.opens[export_id] = Place(line.segment, line.offset)
 
     def carried(self) -> list[dict[str, object]]:
         return [

@@ -4,27 +4,26 @@ The one place where rows are made: a request that ends, one that is stopped by a
 open all come through here, so all of them are priced alike and can be recomputed alike.
 
 A row is text with holes, made from the columns of the contract (`_ROW`) and filled once: %d takes an integer that is
-always known, %b takes JSON. Stretches of columns that many requests share are one hole each: what is in them is encoded
-once. Named tuples are unpacked here, because reading a field by its name costs eight times as much.
+always known, %b takes JSON. What the row shares with many others (`terms`) is encoded once and fills a hole for a stretch
+of columns. Named tuples are unpacked here, because reading a field by its name costs eight times as much.
 """
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple
 
 import orjson
 
-from gateway.ledger.entry import Shared, Terminal
-from gateway.ledger.instants import rfc3339
+from gateway.ledger.entry import Entry
+from gateway.ledger.instants import stamp
 from gateway.ledger.opening import FailedAttempt, Opening
-from pricing.export import ATTEMPT_COSTS, COLUMNS, FIRST_COLUMNS, Column, Costs, Usage, revenue_nano, settle
-from pricing.tariff import Tariff
+from gateway.ledger.segment import TERMINAL
+from gateway.ledger.terms import PLACE, PRICES, stretch, text_of, unserved, within
+from pricing.export import ATTEMPT_COSTS, COLUMNS, FIRST_COLUMNS, NAMES, Column, Costs, Usage, revenue_nano, settle
 from pricing.unit_prices import UnitPrices
 
 _NO_USAGE = Usage()
-_NO_PRICES = UnitPrices()
 
 
 class Ending(NamedTuple):
@@ -52,122 +51,75 @@ class Ending(NamedTuple):
     recovered: bool = False
 
 
-def settle_row(opening: Opening, ending: Ending) -> Terminal:
-    """The terminal record."""
+def settle_row(opening: Opening, ending: Ending) -> Entry:
+    """The terminal record, with gaps for the numbers that the log gives it."""
+    export_id, opened_at_us, terms, request_id, _, _, _ = opening
     # fmt: off
-    (export_id, opened_at_us, tenant, model, request_id, key_id, dialect, stream, upstream_model,
-     backend, region, country, destination, method, exported, _, _, _,
-     currency, price_version, route_version, edge, units, tariff, _) = opening
     (outcome, ended_at_us, status, usage, delivered, billed, source, flags,
      from_client, to_client, to_backend, from_backend, ttft_ms, duration_ms,
      failed, serving, cause, attempt_ttft_ms, attempt_duration_ms, recovered) = ending
     # fmt: on
     if not serving:
-        upstream_model = backend = region = country = ""
-        exported, units, usage, to_backend, from_backend = None, _NO_PRICES, _NO_USAGE, 0, 0
+        terms, usage, to_backend, from_backend = unserved(terms), _NO_USAGE, 0, 0
+    text, units = text_of(terms), terms.units
     costs = settle(units, usage, to_backend, from_backend)
-    attempts, waste = _failures(failed) if failed else ([], 0)
+    energy_uwh, carbon_mg, energy_nano, tokens_nano, link_nano = costs[:_FIRST_COSTS]
+    total_input, cached, written, output, reasoning = _tokens_of(usage)
+    attempts, number, waste = b"", len(failed), 0
+    if number:
+        attempts, waste = _failures(failed)
+    # fmt: off
     if serving:
-        times = (_number(attempt_ttft_ms), _number(attempt_duration_ms))
-        sizes = (to_backend, from_backend)
-        attempts.append(_attempt(_attempt_place(backend, region, cause, True), times, usage, sizes, units, costs))
+        number += 1
+        attempts += _ATTEMPT % (
+            b"," if failed else b"", text.origin_of_attempt, within(_json(cause)) if cause else _NO_CAUSE, b"true",
+            _NULL if attempt_ttft_ms is None else b"%d" % attempt_ttft_ms,
+            _NULL if attempt_duration_ms is None else b"%d" % attempt_duration_ms,
+            total_input, cached, written, output, reasoning, to_backend, from_backend,
+            text.of_attempt, energy_nano, tokens_nano, link_nano, *costs[_FIRST_COSTS:],
+        )
+    body = _BODY % (
+        stamp(opened_at_us), stamp(ended_at_us), _json(outcome), _NULL if status is None else b"%d" % status,
+        text.place, total_input, cached, written, output, reasoning, delivered, billed,
+        _json(source), _json(";".join(flags)) if flags else _NO_TEXT,
+        from_client, to_client, to_backend, from_backend,
+        _NULL if ttft_ms is None else b"%d" % ttft_ms,
+        _NULL if duration_ms is None else b"%d" % duration_ms,
+        number, attempts, energy_uwh, carbon_mg, energy_nano, tokens_nano, link_nano, waste, costs.total_nano + waste,
+        revenue_nano(terms.tariff, usage, billed, ttft_ms is not None), text.prices,
+    )
+    # fmt: on
     if recovered:
         kind = "recovered"
     else:
         kind = "void" if ttft_ms is None and not delivered else "settled"
-    # fmt: off
-    place = _place(tenant, key_id, dialect, stream, model, upstream_model,
-                   backend, region, units.zone, country, destination, method, exported)
-    # fmt: on
-    to_log = _TO_LOG % (
-        rfc3339(opened_at_us).encode(),
-        rfc3339(ended_at_us).encode(),
-        _text(outcome),
-        _number(status),
-        place,
-        *_tokens_of(usage),
-        delivered,
-        billed,
-        _text(source),
-        _text(";".join(flags)),
-        from_client,
-        to_client,
-        to_backend,
-        from_backend,
-        _number(ttft_ms),
-        _number(duration_ms),
-        len(attempts),
-        b",".join(attempts),
-        *costs[:_FIRST_COSTS],
-        waste,
-        costs.total_nano + waste,
-        revenue_nano(tariff, usage, billed, ttft_ms is not None),
-        _text(currency or None),
-        _units.of(units),
-        _tariffs.of(tariff),
-        _versions(price_version, route_version, edge),
-    )
-    to_seq = _TO_SEQ % (_text(export_id), _text(request_id))
-    return Terminal(kind, export_id, to_seq, to_log, _REST % (_text(kind), *(_later(units, costs) if _LATER else ())))
+    tail = _TAIL % (_json(kind), *_later(units, costs)) if _LATER else _TAILS[kind]
+    return Entry(kind, export_id, _HEAD % (_json(export_id), _json(request_id)), body, tail)
 
 
-def _failures(failed: Iterable[FailedAttempt]) -> tuple[list[bytes], int]:
-    """The attempts that did not serve, and what they cost."""
+def _failures(failed: Iterable[FailedAttempt]) -> tuple[bytes, int]:
+    """The attempts that did not serve, as elements of `attempts_json`, and what they cost."""
     attempts: list[bytes] = []
     waste = 0
     for backend, region, cause, ttft_ms, duration_ms, usage, to_backend, from_backend, units in failed:
         costs = settle(units, usage, to_backend, from_backend)
-        times, sizes = (_number(ttft_ms), _number(duration_ms)), (to_backend, from_backend)
-        attempts.append(_attempt(_attempt_place(backend, region, cause, False), times, usage, sizes, units, costs))
+        columns = units.columns()
+        del columns["zone"]
+        origin, prices = orjson.dumps({"backend": backend, "region": region}), orjson.dumps(columns)
+        what = (b"", within(origin[1:-1]), within(_json(cause)), b"false", _number(ttft_ms), _number(duration_ms))
+        sizes = (*_tokens_of(usage), to_backend, from_backend)
+        attempts.append(_ATTEMPT % (*what, *sizes, within(prices[1:-1]), *costs[-_ATTEMPT_COSTS:]))
         waste += costs.total_nano
-    return attempts, waste
-
-
-def _attempt(
-    place: bytes, times: tuple[bytes, bytes], usage: Usage, sizes: tuple[int, int], units: UnitPrices, costs: Costs
-) -> bytes:
-    """An element of `attempts_json`, which is JSON within a JSON string."""
-    costs_of_attempt = costs[-len(ATTEMPT_COSTS) :]
-    return _ATTEMPT % (place, *times, *_tokens_of(usage), *sizes, _units_within.of(units), *costs_of_attempt)
+    return b",".join(attempts), waste
 
 
 # ---- what goes into the holes
 
-_text = orjson.dumps
+_json = orjson.dumps
 
 
 def _number(value: int | None) -> bytes:
-    return b"null" if value is None else b"%d" % value
-
-
-def _within(members: bytes) -> bytes:
-    """Members of an object that is JSON within a JSON string."""
-    return orjson.dumps(members.decode())[1:-1]
-
-
-def _members(names: Iterable[str], values: Iterable[object]) -> bytes:
-    """Members of an object; an empty text is unknown."""
-    return orjson.dumps({name: None if value == "" else value for name, value in zip(names, values, strict=True)})[1:-1]
-
-
-@lru_cache(maxsize=2048)  # tenants x keys x models x routes in use at a time; about 1 MB
-def _place(*values: str | bool | None) -> bytes:
-    return _members(_PLACE, values)
-
-
-@lru_cache(maxsize=16)
-def _versions(*values: str) -> bytes:
-    return _members(_VERSIONS, values)
-
-
-@lru_cache(maxsize=1024)  # backends x causes
-def _attempt_place(*values: str | bool) -> bytes:
-    return _within(orjson.dumps(dict(zip(_ATTEMPT_PLACE, values, strict=True)))[1:-1])
-
-
-def _columns_of(units: UnitPrices, names: Iterable[str]) -> bytes:
-    columns = units.columns()
-    return _members(names, [columns[name] for name in names])
+    return _NULL if value is None else b"%d" % value
 
 
 def _later(units: UnitPrices, costs: Costs) -> list[object]:
@@ -178,55 +130,39 @@ def _later(units: UnitPrices, costs: Costs) -> list[object]:
 
 # ---- the text
 
-_FIRST = [column.name for column in COLUMNS[:FIRST_COLUMNS]]
-_LATER = [column.name for column in COLUMNS[FIRST_COLUMNS:]]
-
-
-def _stretch(first: str, last: str) -> tuple[str, ...]:
-    return tuple(_FIRST[_FIRST.index(first) : _FIRST.index(last) + 1])
-
-
-_PLACE = _stretch("tenant", "exported")
-_TOKENS = _stretch("input_tokens", "reasoning_tokens")
-_FIRST_COSTS = len(_stretch("energy_uwh", "cost_link_nano"))
-_UNITS = _stretch("unit_energy_nano_per_kwh", "unit_output_nano_per_mtok")
-_ALL_UNITS = tuple(name for name in UnitPrices().columns() if name != "zone")
-_TARIFF = _stretch("tariff_input_nano_per_mtok", "tariff_output_nano_per_mtok")
-_VERSIONS = _stretch("price_version", "edge")
-_ATTEMPT_PLACE = ("backend", "region", "cause", "serving")
-
-_units: Shared[UnitPrices, bytes] = Shared(lambda units: _columns_of(units, _UNITS))
-_units_within: Shared[UnitPrices, bytes] = Shared(lambda units: _within(_columns_of(units, _ALL_UNITS)))
-_tariffs: Shared[Tariff, bytes] = Shared(lambda tariff: _members(_TARIFF, tariff.columns().values()))
+_LATER = NAMES[FIRST_COLUMNS:]
+_TOKENS = stretch("input_tokens", "reasoning_tokens")
+_FIRST_COSTS = len(stretch("energy_uwh", "cost_link_nano"))
+_ATTEMPT_COSTS = len(ATTEMPT_COSTS)
 _tokens_of = attrgetter(*_TOKENS)
 
 _KNOWN_LATE = frozenset(("status", "ttft_ms", "duration_ms"))  # or never: null
 _HOLES = {"integer": "%d", "time": '"%b"', "json": '"[%b]"'}
 
 
-def _form(columns: Iterable[Column], *stretches: tuple[str, ...]) -> str:
-    """The members of an object with a hole for every value, and one for each stretch of members."""
+def _form(columns: Iterable[Column]) -> str:
+    """The members of an object with a hole for every value, and one for each stretch of shared members."""
     members: list[str] = []
     for name, kind in columns:
-        stretch = next((stretch for stretch in stretches if name in stretch), None)
-        if stretch is None:
-            hole = "%b" if name in _KNOWN_LATE else _HOLES.get(kind, "%b")
-            members.append(f'"{name}":{hole}')
-        elif name == stretch[0]:
+        if name in (PLACE[0], PRICES[0]):
             members.append("%b")
+        elif name not in PLACE and name not in PRICES:
+            members.append(f'"{name}":{"%b" if name in _KNOWN_LATE else _HOLES.get(kind, "%b")}')
     return ",".join(members)
 
 
-_ROW = "{" + _form(COLUMNS, _PLACE, _UNITS, _TARIFF, _VERSIONS) + "}"
-_TO_SEQ, _TO_LOG, _REST = (part.encode() for part in re.split(r'(?<="seq":)%d|(?<="log":)%d', _ROW))
+_HEAD, _BODY, _TAIL = (part.encode() for part in re.split(r'(?<="seq":)%d|(?<="log":)%d', "{" + _form(COLUMNS)))
+_TAILS = {} if _LATER else {kind: _TAIL % _json(kind) for kind in TERMINAL}
 
-_ATTEMPT_NAMES = (
-    *_ATTEMPT_PLACE,
-    *("ttft_ms", "duration_ms"),
-    *_TOKENS,
-    *("bytes_to_backend", "bytes_from_backend"),
-    *_ALL_UNITS,
-    *ATTEMPT_COSTS,
+_OF_ATTEMPT = (*("ttft_ms", "duration_ms"), *_TOKENS, *("bytes_to_backend", "bytes_from_backend"))
+_ATTEMPT = b"%%b{%b}" % b",".join(
+    (
+        b"%b",  # the origin
+        within(b'"cause":') + b"%b," + within(b'"serving":') + b"%b",
+        within(_form(Column(name, "integer") for name in _OF_ATTEMPT).encode()),
+        b"%b",  # the prices
+        within(_form(Column(name, "integer") for name in ATTEMPT_COSTS).encode()),
+    )
 )
-_attempt_form = _form((Column(name, "integer") for name in _ATTEMPT_NAMES), _ATTEMPT_PLACE, _ALL_UNITS)
-_ATTEMPT = _within(b"{%b}" % _attempt_form.encode())
+_NULL, _NO_TEXT = b"null", _json("")
+_NO_CAUSE = within(_NO_TEXT)

@@ -19,13 +19,16 @@ from gateway.ledger.entry import Entry
 from gateway.ledger.instants import MICROS, micros, parse_us, rfc3339
 from gateway.ledger.resume import Damage, Resumed, resume
 from gateway.ledger.segment import (
+    OPENING,
     RECORD_VERSION,
+    TERMINAL,
     ChainState,
     Head,
+    Place,
     encode_head,
     hash_of,
+    link,
     segment_path,
-    splice,
 )
 from gateway.ledger.storage import SegmentIO, write_all
 
@@ -146,10 +149,15 @@ class Tail:
         self._io.sync(descriptor)
 
     def _acknowledge(self, entries: Sequence[Entry], chained: _Chained, start: int) -> None:
-        state = self.state
+        state, segment = self.state, self.segment
+        opens = state.opens
         for entry, offset in zip(entries, chained.offsets, strict=True):
-            if state.note(entry.kind, entry.export_id, self.segment, offset):
+            kind = entry.kind
+            if kind in TERMINAL:
+                opens.pop(entry.export_id, None)
                 state.seq += 1
+            elif kind in OPENING:
+                opens[entry.export_id] = Place(segment, offset)
         state.count += len(entries)
         self._lines += len(entries)
         state.hash = chained.last_hash
@@ -225,13 +233,13 @@ class Tail:
 
 
 def _chain(entries: Sequence[Entry], prev: str, start: int) -> _Chained:
-    lines: list[bytes] = []
+    pieces: list[bytes] = []
     offsets: list[int] = []
+    last = prev.encode()
     for entry in entries:
-        line = splice(entry.body, prev)
-        prev = hash_of(line)
-        lines.append(line)
+        head, body = entry.head, entry.body
+        end, last = link(head, body, entry.tail, last)
+        pieces += (head, body, end, b"\n")
         offsets.append(start)
-        start += len(line) + 1
-    lines.append(b"")
-    return _Chained(b"\n".join(lines), offsets, prev)
+        start += len(head) + len(body) + len(end) + 1
+    return _Chained(b"".join(pieces), offsets, last.decode())

@@ -280,7 +280,8 @@ def test_a_changed_index_is_held_against_the_seals(small, told):
     seal_ledger(data_dir)
     index = Index(data_dir / "ledger" / INDEX_NAME)
     index.fold(data_dir / "ledger")
-    index._connection.execute("UPDATE rollups SET revenue_nano = revenue_nano + 1")
+    for table in ("rollups", "days"):
+        index._connection.execute(f"UPDATE {table} SET revenue_nano = revenue_nano + 1")
     index.close()
     status, _, error = told("statement", *config, "--period", "2025-11")
     assert status == 1 and "revenue_nano is" in error

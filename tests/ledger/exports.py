@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from gateway.ledger.entry import Entry, Terminal
+from gateway.ledger.entry import Entry
 from gateway.ledger.instants import MICROS, parse_us
 from gateway.ledger.log import LogWriter
 from gateway.ledger.opening import Opening
@@ -16,6 +16,7 @@ from gateway.ledger.segment import TERMINAL, Record, parse
 from gateway.ledger.settlement import Ending, settle_row
 from gateway.ledger.storage import SegmentIO
 from gateway.ledger.tail import LogLimits
+from gateway.ledger.terms import Terms
 from pricing.export import Usage
 from pricing.tariff import Tariff
 from pricing.unit_prices import UnitPrices
@@ -55,7 +56,9 @@ def opening(number: int, **changes: Any) -> Opening:
         "units": POWER,
         "tariff": PRICE,
     }
-    return Opening(**{**fields, **changes})
+    members = {**fields, **changes}
+    own = {name: members.pop(name) for name in Opening._fields if name in members}
+    return Opening(terms=Terms(**members), **own)
 
 
 def ending(number: int = 0, **changes: Any) -> Ending:
@@ -84,24 +87,29 @@ def row(number: int, **changes: Any) -> Record:
 
 def row_of(opened: Opening, ended: Ending) -> Record:
     """What the log writes, as the first record of log 0."""
-    record: Record = orjson.loads(settle_row(opened, ended).entry(0, 0).body)
-    return record
+    end = settle_row(opened, ended)
+    end.number(0, 0)
+    return written(end)
 
 
 def record_of(opened: Opening) -> Record:
     """What the log writes when it begins."""
-    record: Record = orjson.loads(opened.entry().body)
+    return written(opened.entry())
+
+
+def written(entry: Entry) -> Record:
+    """An entry as the log writes it, but for the chain."""
+    record: Record = orjson.loads(entry.head + entry.body + entry.tail + b"}")
     return record
 
 
-def an_end(row: Record) -> Terminal:
+def an_end(row: Record) -> Entry:
     """A row, however odd, as an end for the log, which gives it its numbers."""
     members = [orjson.dumps({name: value})[1:-1] for name, value in row.items()]
     at_seq, at_log = (list(row).index(name) for name in ("seq", "log"))
-    to_seq = b"{" + b"".join(member + b"," for member in members[:at_seq]) + b'"seq":'
-    to_log = b"".join(b"," + member for member in members[at_seq + 1 : at_log]) + b',"log":'
-    rest = b"".join(b"," + member for member in members[at_log + 1 :]) + b"}"
-    return Terminal(row["record"], row["export_id"], to_seq, to_log, rest)
+    head = b"{" + b"".join(member + b"," for member in members[:at_seq]) + b'"seq":'
+    body = b"".join(b"," + member for member in members[at_seq + 1 : at_log]) + b',"log":'
+    return Entry(row["record"], row["export_id"], head, body, b"".join(b"," + each for each in members[at_log + 1 :]))
 
 
 def write_log(directory: Path, rows: Iterable[Record], *, singly: bool = False, **options: Any) -> None:

@@ -159,7 +159,8 @@ def test_what_rows_have_in_common_is_stored_once(tmp_path):
         fold(tmp_path)
     connection = sqlite3.connect(tmp_path / "ledger" / INDEX_NAME)
     assert connection.execute("SELECT count(*) FROM ends").fetchone() == (6,)
-    assert connection.execute("SELECT count(*) FROM alike").fetchone() == (1,)
+    assert connection.execute("SELECT count(*) FROM places").fetchone() == (1,)
+    assert connection.execute("SELECT count(*) FROM prices").fetchone() == (1,)
     connection.close()
 
 

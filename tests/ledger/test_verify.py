@@ -252,17 +252,22 @@ def indexed(good: Path, tmp_path: Path) -> Path:
     return data_dir
 
 
+ID_2 = f"x'{export_id(2).replace('-', '')}'"
+
+
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [
-        ("UPDATE alike SET tenant = 'x'", "differs in the index: tenant"),
-        (f"DELETE FROM ends WHERE export_id = '{export_id(2)}'", "is not in the index"),
+        ("UPDATE places SET tenant = 'x'", "differs in the index: tenant"),
+        (f"DELETE FROM ends WHERE export_id = {ID_2}", "is not in the index"),
         ("UPDATE rollups SET requests = requests + 1", "rollups of quarter"),
         ("DELETE FROM rollups", "rollups of quarter"),
+        ("UPDATE days SET revenue_nano = revenue_nano + 1", "sums of day"),
+        ("UPDATE prices SET attempt = 'x'", "differs in the index: attempts_json"),
         ("UPDATE spent SET tokens = tokens - 1", "what budgets have used"),
         ("DELETE FROM spent", "what budgets have used"),
         ("INSERT INTO refusals VALUES ('2025-11-24T16:00:00.000000Z', 'acme', 'budget', 1)", "refusals are not"),
-        (f"UPDATE ends SET export_id = 'x' WHERE export_id = '{export_id(2)}'", "has 1 rows of log 0 that"),
+        (f"UPDATE ends SET export_id = 'x' WHERE export_id = {ID_2}", "has 1 rows of log 0 that"),
     ],
 )
 def test_an_index_that_differs_from_the_logs_is_found(indexed, sql, expected):

@@ -270,7 +270,7 @@ def test_a_changed_figure_of_a_sealed_row_is_found_by_the_seals_and_located_by_t
         )
     ]
     found = audit(small / "ledger", deep=True).findings
-    assert Finding("0/000001.jsonl.zst", 3, "differs in the index: input_tokens, cost_nano") in found
+    assert Finding("0/000001.jsonl.zst", 3, "differs in the index: input_tokens, attempts_json, cost_nano") in found
 
 
 @pytest.mark.parametrize(

@@ -45,20 +45,18 @@ async def test_what_is_closed_is_sealed_and_everything_reads_on_in_it(tmp_path: 
         await stream(gateway.url, KEY, Ask())
         rows = await gateway.rows(behind + 1)
         shown = await gateway.command("keys", "seal", "--format", "json")
-        copy = tmp_path / "copy"
-        shutil.copytree(tmp_path / "var" / "ledger", copy)
     assert told["problem"] == ""
     assert told["damaged"] == []
     assert len(rows) == 11
     assert names(directory)[:4] == ["000001.jsonl.zst", "000001.seal", "000002.jsonl.zst", "000002.seal"]
     (key,) = (each["public_key"] for each in shown.json)
-    good = await run_command("verify", "--ledger", str(tmp_path / "var"), "--public-key", key)
+    copy = shutil.copytree(tmp_path / "var" / "ledger", tmp_path / "copy")
+    good = await run_command("verify", "--ledger", str(copy), "--public-key", key)
     assert (good.status, "believed" in good.stderr) == (0, False)
     assert "2 segments checked by their seals" in good.stderr
     other = await run_command("verify", "--ledger", str(tmp_path / "var"), "--public-key", "0" * 64, "--format", "json")
     assert other.status == 1
     assert {each["segment"] for each in other.json} == {"0/000001.seal", "0/000002.seal"}
-    assert (await run_command("verify", "--ledger", str(copy), "--deep")).status in (0, 1)
 
 
 async def test_a_damaged_segment_is_named_once_and_serving_goes_on(tmp_path: Path, backend: ScriptedBackend) -> None:

@@ -1,5 +1,6 @@
 """The audit of sealed segments: what was done to a ledger of 10,000 rows is found, and located."""
 
+import dataclasses
 import re
 import shutil
 import sqlite3
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from gateway.ledger.frames import Packer, in_frames
 from gateway.ledger.index import INDEX_NAME, Index
-from gateway.ledger.sealkey import load_key, load_or_make_key, public_hex
-from gateway.ledger.seals import read_seal
+from gateway.ledger.sealkey import load_key, load_or_make_key, public_hex, sign
+from gateway.ledger.seals import Seal, read_seal
 from gateway.ledger.segment import sealed_path, segment_path
 from gateway.ledger.tail import LogLimits
 from gateway.ledger.verify import Finding, audit, verify
@@ -240,6 +241,17 @@ def test_a_second_key_is_found_where_none_is_given(small):
     keys = [public_hex(load_key(small))]
     (small / "lost.key").rename(small / "seal.key")
     assert audit(small / "ledger", public_keys=[*keys, public_hex(load_key(small))]).findings == []
+
+
+def test_a_seal_that_was_made_anew_with_the_right_key_shows_in_the_next_one(small):
+    directory = small / "ledger" / "0"
+    members = {field.name: getattr(read_seal(directory, 1), field.name) for field in dataclasses.fields(Seal)}
+    for name in ("version", "public_key", "signature"):
+        del members[name]
+    again = sign(members | {"sealed_at": "2020-01-01T00:00:00.000000Z"}, load_key(small))
+    (directory / "000001.seal").write_bytes(again.encoded() + b"\n")
+    problem = "does not follow the seal before it: that was changed, or one is missing"
+    assert verify(small) == [Finding("0/000002.seal", 0, problem)]
 
 
 def test_a_seal_that_was_dropped_is_found(small):

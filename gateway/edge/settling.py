@@ -150,9 +150,8 @@ def count_answer(case: Case, attempt: AnswerAttempt) -> Counts:
     else:
         if told.output is not None:
             flags.append("usage_implausible")
-        per_token = case.desk.live.answer_bytes.predict(
-            case.course.opening.terms.origin_backend, BYTES_PER_ANSWER_TOKEN
-        )
+        backend = case.course.opening.terms.origin_backend
+        per_token = case.desk.live.answer_bytes.predict(backend, BYTES_PER_ANSWER_TOKEN)
         output, source, reasoning = round(content_bytes / per_token), "estimated", None
     return count_known(output, source, reasoning, _input(told), case.demand.input_tokens, flags)
 

@@ -180,7 +180,7 @@ class Fold:
         if isinstance(attempts, str):
             found = _only_attempt(attempts, record, place.attempt, prices.attempt)
             if found is not None:
-                times, attempts = found, None
+                times, attempts = found, ""
             else:
                 attempts = attempts.replace(prices.attempt, ATTEMPT_UNITS_MARK)
         values = (export_id, *own[_ID_AT + 1 : _ATTEMPTS_AT], attempts, *own[_ATTEMPTS_AT + 1 :])

@@ -4,8 +4,8 @@ The one place where rows are made: a request that ends, one that is stopped by a
 open all come through here, so all of them are priced alike and can be recomputed alike.
 
 A row is text with holes, made from the columns of the contract (`_ROW`) and filled once: %d takes an integer that is
-always known, %b takes JSON. What the row shares with many others (`terms`) is encoded once and fills a hole for a stretch
-of columns. Named tuples are unpacked here, because reading a field by its name costs eight times as much.
+always known, %b takes JSON. What the row shares with many others (`terms`) is encoded once and fills a hole for a
+stretch of columns. Named tuples are unpacked here, because reading a field by its name costs eight times as much.
 """
 
 import re

@@ -13,7 +13,7 @@
 
 A row is recomputed from itself, so every line of a log carries all of its prices, and says twice what its only attempt
 did. Here this is stored once or derived: ids are bytes, moments are numbers, and of the attempt of a row that needed no
-other only its two times are kept (`attempts_json` is null then). Prices change every quarter of an hour and places do
+other only its two times are kept (`attempts_json` is empty then). Prices change every quarter of an hour and places do
 not, so they have numbers apart: together they would be as many as there are rows.
 """
 
@@ -108,7 +108,7 @@ _DERIVED = {
     "export_id": f"CASE typeof(ends.export_id) WHEN 'blob' THEN {_GROUPS} ELSE ends.export_id END",
     "opened_at": _moment("ends.ended_us - ends.took_us"),
     "ended_at": _moment("ends.ended_us"),
-    "attempts_json": f"CASE WHEN ends.attempts_json IS NULL THEN {_attempt()}"
+    "attempts_json": f"CASE WHEN ends.attempts_json = '' THEN {_attempt()}"
     f" ELSE replace(ends.attempts_json, char({ord(ATTEMPT_UNITS_MARK)}), prices.attempt) END",
 }
 

@@ -24,7 +24,8 @@ class Figures:
     first_tokens: dict[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     sync_s: Sequence[float] = ()
     decide_us: Sequence[float] = ()
-    ledger_us: Sequence[float] = ()
+    ledger: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by subject, one per round
+    month: Mapping[str, float] = field(default_factory=dict)
 
     def add(self, load: str, subject: str, result: Result) -> None:
         self.runs.setdefault((load, subject), []).append(result)

@@ -11,6 +11,7 @@ back; all of it by callbacks of one event loop, the next one when one has ended.
 """
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -24,6 +25,7 @@ import uvloop
 
 from gateway.clock import PriceTime
 from gateway.config import load_file
+from gateway.control.worker import GC_THRESHOLD
 from gateway.edge.live import Live
 from gateway.ledger.board import Board, Slot
 from gateway.ledger.export_id import ExportIds
@@ -31,7 +33,7 @@ from gateway.ledger.index import INDEX_NAME, Index
 from gateway.ledger.log import LogWriter
 from gateway.ledger.opening import Opening
 from gateway.ledger.reading import LEDGER_NAME
-from gateway.ledger.segment import segment_numbers, segment_path
+from gateway.ledger.segment import segment_path
 from gateway.ledger.settlement import Ending, settle_row
 from gateway.ledger.storage import SegmentIO
 from gateway.ledger.terms import Terms, terms_of
@@ -206,51 +208,47 @@ def floor(path: Path, lines: bytes, seconds: float) -> float:
     return (time.process_time() - before) / count * 1e6
 
 
-async def rate(terms: Terms, directory: Path, seconds: float, rounds: int) -> list[float]:
-    """Exports a second that one log makes durable, as many in flight as a busy worker has; sync on."""
+async def rate(terms: Terms, directory: Path, seconds: float, rounds: int) -> Found:
+    """Exports that one log makes durable, as many in flight as a busy worker has, sync on: a second, and a second of
+    CPU."""
     log = LogWriter(directory / "0", 0, asyncio.get_running_loop())
     board = Board.create(directory / "board", SLOTS)
-    requests, found = Requests(Durable(log), board, terms), []
+    requests, found = Requests(Durable(log), board, terms), Found(rate=[], rate_cpu=[])
     await requests.run(CROWD, WARM_UP_S)
     for _ in range(rounds):
-        began = time.perf_counter()
+        began, cpu_s = time.perf_counter(), time.process_time()
         await requests.run(CROWD, seconds)
-        found.append(requests.count / (time.perf_counter() - began))
+        found["rate"].append(requests.count / (time.perf_counter() - began))
+        found["rate_cpu"].append(requests.count / (time.process_time() - cpu_s))
     log.close()
     board.close()
     return found
 
 
-def folded(data_dir: Path) -> list[float]:
-    """Rows a second into the index, of everything in the ledger; its first rows are not counted."""
+def folded(data_dir: Path) -> Found:
+    """Rows into the index, of everything in the ledger: a second, and a second of CPU."""
     ledger = data_dir / LEDGER_NAME
     index = Index(ledger / INDEX_NAME)
-    before = time.perf_counter()
-    records = index.fold(ledger)
-    seconds = time.perf_counter() - before
+    began, cpu_s = time.perf_counter(), time.process_time()
+    rows = index.fold(ledger)
+    found = {"fold": [rows / (time.perf_counter() - began)], "fold_cpu": [rows / (time.process_time() - cpu_s)]}
     index.close()
-    return [records / seconds]
+    return found
 
 
 def main(config: str, directory: str, seconds: str, rounds: str) -> None:
+    gc.set_threshold(GC_THRESHOLD, 20, 50)  # as a worker does
     live = Live(load_file(Path(config), os.environ), {}, PriceTime(None, 0.0), Random(1))
     found = uvloop.run(cpu(terms(live), _made(Path(directory) / "cpu"), float(seconds), int(rounds)))
     data_dir = Path(directory) / "rate"
-    found["rate"] = uvloop.run(rate(terms(live), _made(data_dir / LEDGER_NAME), float(seconds), int(rounds)))
-    found["fold"] = folded(data_dir)
-    found["bytes"] = [_line_bytes(data_dir / LEDGER_NAME / "0")]
+    found |= uvloop.run(rate(terms(live), _made(data_dir / LEDGER_NAME), float(seconds), int(rounds)))
+    found |= folded(data_dir)
     print(json.dumps(found))
 
 
 def _made(directory: Path) -> Path:
     directory.mkdir(parents=True)
     return directory
-
-
-def _line_bytes(directory: Path) -> float:
-    """Bytes that one export takes in the log."""
-    text = b"".join(segment_path(directory, segment).read_bytes() for segment in segment_numbers(directory))
-    return len(text) / text.count(b'"record":"settled"')
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ class Size:
     first_tokens: int
     first_tokens_after_20_ms: int
     part_s: float
+    month_rows: int
     idle_s: float
     streams: int  # held at once
     tls_streams: int
@@ -38,6 +39,7 @@ WHOLE = Size(
     first_tokens=1000,
     first_tokens_after_20_ms=500,
     part_s=0.4,
+    month_rows=400_000,
     idle_s=3.0,
     streams=5000,
     tls_streams=1000,
@@ -55,6 +57,7 @@ QUICK = Size(
     first_tokens=60,
     first_tokens_after_20_ms=30,
     part_s=0.1,
+    month_rows=20_000,
     idle_s=0.5,
     streams=500,
     tls_streams=100,

@@ -97,9 +97,20 @@ class Bench:
         before = sum(cpus_s(pids))
         await asyncio.sleep(self._size.idle_s)
         self.figures.idle_cpu_share = (sum(cpus_s(pids)) - before) / self._size.idle_s
+        told = await run_module("parts", str(gateway.config), str(self._size.part_s))
+        self.figures.decide_us = told["decide"]
+
+    async def ledger(self) -> None:
+        """The ledger without the rest of a worker, on the disk that the gateway's is on."""
+        gateway, size = self._stage.house.gateway, self._size
         with tempfile.TemporaryDirectory(dir=gateway.directory) as directory:
-            told = await run_module("parts", str(gateway.config), directory, str(self._size.part_s))
-        self.figures.decide_us, self.figures.ledger_us = told["decide"], told["ledger"]
+            told = (str(gateway.config), directory, str(size.part_s), str(size.rounds))
+            self.figures.ledger = await run_module("ledger", *told)
+
+    async def month(self) -> None:
+        """Many rows: what they take, how fast they are folded and summed up."""
+        with tempfile.TemporaryDirectory(dir=self._directory) as directory:
+            self.figures.month = await run_module("month", directory, str(self._size.month_rows))
 
     async def held(self) -> None:
         size = self._size
@@ -191,6 +202,8 @@ def _shares(ends: Counter[str]) -> list[float]:
 PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "ttft": Bench.first_tokens,
     "parts": Bench.parts,
+    "ledger": Bench.ledger,
+    "month": Bench.month,
     "held": Bench.held,
     "tls": Bench.tls,
     "stalled": Bench.stalled,

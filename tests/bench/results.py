@@ -43,6 +43,11 @@ machine vary by a third from one hour to the next.
   that has served before. An event a second in every stream; the *longest lag* is that of the slowest event of all.
   Stalled readers stop reading for a minute, distant clients with small buffers, of answers longer than all buffers on
   the way; then they read on and must get every byte.
+- *the ledger*: a request's way through it alone, 16 in flight, of all threads: id, board slot, open, the wait for its
+  commit, row, end. *memory* is the same with a ledger that keeps nothing, *unsynced* with files that keep nothing, the
+  *floor* lines that are encoded already, one write and one sync for 16 requests. Exports and rows are per second of
+  CPU, and by the clock behind it.
+- *a month*: rows of eight tenants, six sites and prices that change every quarter of an hour, in two logs.
 - *two workers*: the same loads in turn on a gateway with one worker and one with two, limits shared. The *share* is of
   the requests of 16 connections that ask again when they have their answer.
 
@@ -71,7 +76,7 @@ def _cells(line: str) -> list[str]:
 def _summary(figures: Figures) -> list[tuple[str, str]]:
     """The figures of a line, with their titles. New ones at the end."""
     found = [(f"{load} : relay", median(figures.ratios(load, TOKENPORT))) for load in ("small", "paced", "flat")]
-    found += [("decide us", median(figures.decide_us)), ("ledger us", median(figures.ledger_us))]
+    found += [("decide us", median(figures.decide_us)), ("ledger us", median(figures.ledger["durable"]))]
     found += [(f"{load} : relay", median(figures.ratios(load, TOKENPORT))) for load in ("wide", "prompt")]
     found += [("KiB a stream", figures.per_stream_kib("plain")), ("a stalled", figures.per_stream_kib("stalled"))]
     return [(title, f"{figure:.2f}") for title, figure in found]

@@ -9,6 +9,7 @@ from tests.bench.stage import AIOHTTP, RELAY, TOKENPORT
 
 FIRST_TOKEN_GOALS_MS = {"at once": 1.0, "after 20 ms": 0.5}
 WORKERS_GOAL = 1.15
+LEDGER_GOAL_US, RATE_GOAL = 16.0, 20_000
 STREAM_GOAL_KIB, STALLED_GOAL_KIB, LAG_GOAL_S = 8, 384, 1.0
 NOTHING = "-"
 
@@ -18,6 +19,7 @@ Rows = list[list[str]]
 def page(figures: Figures) -> str:
     """All tables that have something in them."""
     tables = (_cpu(figures), _lag(figures), _first_tokens(figures), _memory(figures), _workers(figures))
+    tables += (_ledger(figures), _rates(figures), _month(figures))
     parts = [table(rows) for rows in tables if len(rows) > 1]
     notes = list(_notes(figures))
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])]) + "\n"
@@ -122,6 +124,36 @@ def _workers(figures: Figures) -> Rows:
     return rows
 
 
+def _ledger(figures: Figures) -> Rows:
+    rows = [["the ledger, CPU of a request", "durable", "memory", "durable - memory", "goal", "unsynced", "floor"]]
+    if figures.ledger:
+        found = figures.ledger
+        more = [one - other for one, other in zip(found["durable"], found["memory"], strict=True)]
+        row = ["16 in flight, us", *(f"{median(found[name]):.1f}" for name in ("durable", "memory"))]
+        row += [spread(more), f"{LEDGER_GOAL_US:g}", *(f"{median(found[name]):.1f}" for name in ("unsynced", "floor"))]
+        rows.append(row)
+    return rows
+
+
+def _rates(figures: Figures) -> Rows:
+    rows = [["a second of ...", "CPU", "the clock", "goal"]]
+    for name, title in (("rate", "durable exports on one log"), ("fold", "rows folded into the index")):
+        if figures.ledger:
+            per_cpu, by_clock = (median(figures.ledger[key]) for key in (f"{name}_cpu", name))
+            rows.append([title, f"{per_cpu:,.0f}", f"{by_clock:,.0f}", f"{RATE_GOAL:,}"])
+    return rows
+
+
+def _month(figures: Figures) -> Rows:
+    rows = [["a month", "log", "index", "folded a second of CPU", "month report", "goal"]]
+    if found := figures.month:
+        sizes = [f"{found[name]:.0f} B a row" for name in ("log_bytes", "index_bytes")]
+        folded = f"{found['rows'] / found['fold_cpu_s']:,.0f}"
+        row = [f"{found['rows']:,.0f} rows", *sizes, folded, f"{found['report_s']:.2f} s", "1 s of 10 million"]
+        rows.append(row)
+    return rows
+
+
 def _notes(figures: Figures) -> Iterator[str]:
     if ("small", TOKENPORT) in figures.runs:
         runs = figures.runs["small", TOKENPORT]
@@ -129,10 +161,7 @@ def _notes(figures: Figures) -> Iterator[str]:
         supervisor = median(run.cpu_s[0] / run.units * 1e6 for run in runs)
         yield f"- of the small request: worker {workers:.0f} us, supervisor (fold into the index) {supervisor:.0f} us"
     if figures.decide_us:
-        yield (
-            f"- one decision among 16 candidates: {median(figures.decide_us):.1f} us; "
-            f"the ledger's open and settle at 16 in flight: {median(figures.ledger_us):.1f} us"
-        )
+        yield f"- one decision among 16 candidates: {median(figures.decide_us):.1f} us"
         yield f"- tokenport without traffic: {figures.idle_cpu_share * 100:.2f} % of a core"
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.commands.selection import add_filters, add_period
 from gateway.ledger.reading import PERIODS
 from gateway.ledger.tables import DIMENSIONS
 
@@ -85,12 +86,6 @@ def _add(
     return command
 
 
-def _period(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--from", dest="start", metavar="TIME", help="first moment: 2026-11-01 or 2026-11-01T08:00")
-    command.add_argument("--to", dest="end", metavar="TIME", help="end, not included")
-    command.add_argument("--tz", default="UTC", help="time zone of --from, --to and of periods (default: UTC)")
-
-
 def _explain(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", required=True, help="public model name")
     command.add_argument("--tenant", default="", help="as this tenant: its residency, country and value of time")
@@ -114,12 +109,14 @@ def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--refusals", action="store_true", help="requests refused by limit, budget or residency instead"
     )
-    _period(command)
+    add_period(command)
+    add_filters(command)
 
 
 def _export(command: argparse.ArgumentParser) -> None:
     command.add_argument("--format", choices=["jsonl", "csv"], default="jsonl", help="default: jsonl")
-    _period(command)
+    add_period(command)
+    add_filters(command)
 
 
 def _simulate(command: argparse.ArgumentParser) -> None:

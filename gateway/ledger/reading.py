@@ -10,7 +10,7 @@ open the index cannot shrink its journal.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,10 @@ from pricing.export import COLUMNS, NAMES
 PERIODS = ("hour", "day", "month", "year")
 LEDGER_NAME = "ledger"
 
+Filter = Mapping[str, Sequence[str]]  # column -> the values that are wanted; "": unknown
+
 _TEXTS = frozenset(column.name for column in COLUMNS if column.kind == "text")
+_EVERYTHING: Filter = {}
 _CHUNK_ROWS = 1000
 _FOREVER_US = 2**62 // QUARTER_US * QUARTER_US
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -55,13 +58,20 @@ class Reader:
     def close(self) -> None:
         self._connection.close()
 
-    def rows(self, start: float | None = None, end: float | None = None) -> Iterator[Record]:
+    def rows(
+        self, start: float | None = None, end: float | None = None, where: Filter = _EVERYTHING
+    ) -> Iterator[Record]:
         """The exports that ended in [start, end), in order of their end, then log and seq; columns as in the contract.
-        In chunks, so that nothing is held open and damage half way through is survived."""
+        In chunks, so that nothing is held open and damage half way through is survived.
+
+        Raises:
+            ValueError: no such column to filter by.
+        """
+        _check_texts(where)
         after = (_from(start), -1, -1)
         until = _until(end)
         while True:
-            chunk = self._query(self._chunk, after, until)
+            chunk = self._query(self._chunk, after, until, where)
             for row in chunk:
                 yield row_of(row[:-1])
             if len(chunk) < _CHUNK_ROWS:
@@ -76,6 +86,7 @@ class Reader:
         tz: str = "UTC",
         start: float | None = None,
         end: float | None = None,
+        where: Filter = _EVERYTHING,
     ) -> list[Record]:
         """Sums over the exports that ended in [start, end), grouped by columns and by a period of a time zone.
 
@@ -85,15 +96,14 @@ class Reader:
         Raises:
             ValueError: no such column, period or time zone.
         """
-        unknown = [name for name in by if name not in _TEXTS]
-        if unknown:
-            raise ValueError(f"{unknown[0]} is not a column to group by")
+        _check_texts((*by, *where))
         label = _labels(period, tz)
         bounds = (_from(start), _until(end))
         aligned = not any(bound % QUARTER_US for bound in bounds)
         keys = [name for name in dict.fromkeys(by) if name != "currency"]
-        figures = _sources(keys, rollups=aligned and set(keys) <= set(DIMENSIONS))
-        found = self._query(self._sums, figures, keys, label, *bounds)
+        asked = {*keys, *where} - {"currency"}
+        figures = _sources(keys, where, rollups=aligned and asked <= set(DIMENSIONS))
+        found = self._query(self._sums, figures, keys, label, *bounds, *_wanted(where))
         names = ["period", *keys, "currency", *FIGURES]
         sums = [dict(zip(names, (value if value != "" else None for value in row), strict=True)) for row in found]
         if period is None:
@@ -129,22 +139,23 @@ class Reader:
     def _union(self, part: str) -> str:
         return " UNION ALL ".join(part.format(schema=schema) for schema in self._schemas)
 
-    def _chunk(self, after: tuple[int, int, int], end: int) -> list[tuple[Any, ...]]:
+    def _chunk(self, after: tuple[int, int, int], end: int, where: Filter) -> list[tuple[Any, ...]]:
         part = f"SELECT {', '.join(NAMES)}, ended_us FROM {{schema}}.exports"
-        part += " WHERE (ended_us, log, seq) > (?1, ?2, ?3) AND ended_us < ?4"
+        part += f" WHERE (ended_us, log, seq) > (?1, ?2, ?3) AND ended_us < ?4{_conditions(where, 5)}"
         order = f" ORDER BY ended_us, log, seq LIMIT {_CHUNK_ROWS}"
-        return self._connection.execute(self._union(part) + order, (*after, end)).fetchall()
+        return self._connection.execute(self._union(part) + order, (*after, end, *_wanted(where))).fetchall()
 
     def _sums(
-        self, figures: str, keys: Sequence[str], label: Callable[[int], str], *bounds: int
+        self, figures: str, keys: Sequence[str], label: Callable[[int], str], *bound: object
     ) -> list[tuple[Any, ...]]:
         self._connection.create_function("period_of", 1, label, deterministic=True)
         group = ", ".join(("period", *keys, "currency"))
         totals = ", ".join(f"sum({name})" for name in FIGURES)
         asked = ", ".join(("period_of(quarter) AS period", *keys, "currency", totals))
-        order = ", ".join(("min(quarter)", *keys, "currency"))
+        began = "min(min(quarter)) OVER (PARTITION BY period_of(quarter))"  # the name of an hour tells no order
+        order = ", ".join((began, *keys, "currency"))
         sql = f"SELECT {asked} FROM ({self._union(figures)}) GROUP BY {group} ORDER BY {order}"
-        return self._connection.execute(sql, bounds).fetchall()
+        return self._connection.execute(sql, bound).fetchall()
 
     def _spent(self, start: int, end: int) -> list[tuple[Any, ...]]:
         part = self._union("SELECT * FROM {schema}.spent WHERE day >= ?1 AND day < ?2")
@@ -182,14 +193,37 @@ class Reader:
         return connection
 
 
-def _sources(keys: Sequence[str], *, rollups: bool) -> str:
+def _sources(keys: Sequence[str], where: Filter, *, rollups: bool) -> str:
     """What sums are taken over, for one schema."""
+    wanted = _conditions(where, 3)
     if rollups:
         columns = ", ".join(("quarter", *keys, "currency", *FIGURES))
         first, last = f"?1 / {QUARTER_US}", f"?2 / {QUARTER_US}"
-        return f"SELECT {columns} FROM {{schema}}.rollups WHERE quarter >= {first} AND quarter < {last}"
+        return f"SELECT {columns} FROM {{schema}}.rollups WHERE quarter >= {first} AND quarter < {last}{wanted}"
     named = ", ".join(f"coalesce({name}, '') AS {name}" for name in (*keys, "currency"))
-    return f"SELECT quarter, {named}, {FIGURES_OF_ROW} FROM {{schema}}.exports WHERE ended_us >= ?1 AND ended_us < ?2"
+    bounds = "ended_us >= ?1 AND ended_us < ?2"
+    return f"SELECT quarter, {named}, {FIGURES_OF_ROW} FROM {{schema}}.exports WHERE {bounds}{wanted}"
+
+
+def _conditions(where: Filter, number: int) -> str:
+    """What follows WHERE for a filter; its values are bound from `number` on, in the order of `_wanted`."""
+    text = ""
+    for name, values in where.items():
+        marks = ", ".join(f"?{number + each}" for each in range(len(values)))
+        text += f" AND coalesce({name}, '') IN ({marks})"
+        number += len(values)
+    return text
+
+
+def _wanted(where: Filter) -> list[str]:
+    return [value for values in where.values() for value in values]
+
+
+def _check_texts(names: Iterable[str]) -> None:
+    """ValueError if one of these is not a column of text."""
+    for name in names:
+        if name not in _TEXTS:
+            raise ValueError(f"{name} is not a column to group or filter by")
 
 
 def _from(start: float | None) -> int:

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.commands.selection import add_filters, add_period
+from gateway.ledger.focus import CHARGE_PERIODS, VIEWS
 from gateway.ledger.reading import PERIODS
 from gateway.ledger.tables import DIMENSIONS
 
 USAGE_ERROR = 2
+EXPORT_FORMATS = ("jsonl", "csv", "parquet", "focus")
 
 EXPLAIN = """
 examples:
@@ -114,9 +116,28 @@ def _report(command: argparse.ArgumentParser) -> None:
 
 
 def _export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--format", choices=["jsonl", "csv"], default="jsonl", help="default: jsonl")
+    command.add_argument("--format", choices=EXPORT_FORMATS, default=EXPORT_FORMATS[0], help="default: jsonl")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="written whole or not at all (default: stdout)",
+    )
     add_period(command)
     add_filters(command)
+    focus = command.add_argument_group(
+        "FOCUS 1.2", "Charges by tenant, model, token class, origin and destination; Parquet if FILE ends in .parquet."
+    )
+    focus.add_argument(
+        "--view",
+        choices=tuple(VIEWS),
+        default="billing",
+        help="billing: what tenants are charged (default); cost: what serving them cost",
+    )
+    focus.add_argument(
+        "--period", choices=tuple(CHARGE_PERIODS), default="day", help="of a charge, in UTC (default: day)"
+    )
+    focus.add_argument("--provider", default="tokenport", metavar="NAME", help="who bills (default: tokenport)")
 
 
 def _simulate(command: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """What a row of the ledger charges, part by part: the tokens sold to a tenant, or what serving them cost us.
 
 A ledger row has one amount, rounded once; its parts must add up to exactly that. So parts are rounded cumulatively: a
-part is what the rounded sum grows by when it is added, and the last one takes the amount to what the row says. A part is
-then at most one nano unit from its own exact product.
+part is what the rounded sum grows by when it is added, and the last one takes the amount to what the row says. A part
+is then at most one nano unit from its own exact product.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -112,7 +112,7 @@ def _charge(
         "ChargePeriodEnd": _time(period[1]),
         "ChargePeriodStart": _time(period[0]),
         "EffectiveCost": billed_cost,
-        "InvoiceId": None,
+        "InvoiceId": None,  # the ledger makes no invoices
         "InvoiceIssuerName": _provider(key, terms),
         "ProviderName": _provider(key, terms),
         "PublisherName": _provider(key, terms),
@@ -211,8 +211,9 @@ def _time(moment: datetime) -> str:
 
 
 def _decimal(integer: int, exponent: int) -> Decimal:
-    """integer x 10 ** -exponent without trailing zeros, exact whatever its size (arithmetic of Decimal would round)."""
+    """integer x 10 ** -exponent, exact whatever its size (arithmetic of Decimal would round). Without trailing zeros but
+    one, so that who guesses types from text sees a decimal in every line."""
     sign, digits = ("-", str(-integer)) if integer < 0 else ("", str(integer))
     digits = digits.rjust(exponent + 1, "0")
     whole, fraction = digits[: len(digits) - exponent], digits[len(digits) - exponent :].rstrip("0")
-    return Decimal(f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}")
+    return Decimal(f"{sign}{whole}.{fraction or 0}")

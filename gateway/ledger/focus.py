@@ -111,6 +111,7 @@ def _charge(
         "ChargeFrequency": "Usage-Based",
         "ChargePeriodEnd": _time(period[1]),
         "ChargePeriodStart": _time(period[0]),
+        "CommitmentDiscountStatus": None,
         "EffectiveCost": billed_cost,
         "InvoiceId": None,  # the ledger makes no invoices
         "InvoiceIssuerName": _provider(key, terms),
@@ -211,8 +212,8 @@ def _time(moment: datetime) -> str:
 
 
 def _decimal(integer: int, exponent: int) -> Decimal:
-    """integer x 10 ** -exponent, exact whatever its size (arithmetic of Decimal would round). Without trailing zeros but
-    one, so that who guesses types from text sees a decimal in every line."""
+    """integer x 10 ** -exponent, exact whatever its size (arithmetic of Decimal would round). There is always a point, so
+    that who guesses types from text sees a decimal in every line."""
     sign, digits = ("-", str(-integer)) if integer < 0 else ("", str(integer))
     digits = digits.rjust(exponent + 1, "0")
     whole, fraction = digits[: len(digits) - exponent], digits[len(digits) - exponent :].rstrip("0")

@@ -57,6 +57,8 @@ FOCUS_COLUMNS = (
     FocusColumn("ChargeFrequency", "text", False, "Recommended", ("One-Time", "Recurring", "Usage-Based")),
     FocusColumn("ChargePeriodEnd", "time", False, "Mandatory"),
     FocusColumn("ChargePeriodStart", "time", False, "Mandatory"),
+    # Always null, and there because rules about other columns ask for it.
+    FocusColumn("CommitmentDiscountStatus", "text", True, "Conditional", ("Used", "Unused")),
     FocusColumn("ConsumedQuantity", "decimal", True, "Conditional"),
     FocusColumn("ConsumedUnit", "text", True, "Conditional"),
     FocusColumn("ContractedCost", "decimal", False, "Mandatory"),

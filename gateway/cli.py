@@ -102,14 +102,26 @@ def _explain(command: argparse.ArgumentParser) -> None:
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--by",
-        default="origin_country,destination_country",
         help=f"{', '.join(DIMENSIONS)} and period; comma separated (default: origin_country,destination_country)",
     )
     command.add_argument(
         "--period", choices=PERIODS, help="one line for each of them (default: one for all; with period in --by: day)"
     )
-    command.add_argument(
-        "--refusals", action="store_true", help="requests refused by limit, budget or residency instead"
+    kinds = command.add_mutually_exclusive_group()
+    kinds.add_argument("--refusals", action="store_true", help="requests refused by limit, budget or residency instead")
+    kinds.add_argument(
+        "--budgets",
+        action="store_true",
+        help="what is used of each budget now instead, as the limiter counts it, with a forecast: used + mean of the last"
+        " 28 whole days (or since the first export) x time left",
+    )
+    kinds.add_argument(
+        "--sites",
+        action="store_true",
+        help="what each site makes of its power instead: delivered tokens per kWh, income per MWh and per MW of"
+        " power_cap_w, token spread (tariff - energy - tokens bought - link) per million, share of its hours with a"
+        " negative one, and, estimated, what the same tokens and bytes would have cost more at the nearest site"
+        " (least rtt_ms) at the prices that the configuration gives for those hours",
     )
     add_period(command)
     add_filters(command)

@@ -1,7 +1,7 @@
 """`make focus`: our FOCUS export before the validator of the FinOps Foundation, where that is at hand.
 
-FOCUS_VALIDATOR names its command (focus-validator 2.x in an environment of its own: it needs Python 3.12, and packages
-of other versions than ours: `pip install 'focus-validator>=2,<3' 'pyarrow<24'`). Without it this says so and is no test.
+FOCUS_VALIDATOR names its command: focus-validator 2.x in an environment of its own, because it needs Python 3.12 and
+other versions than ours (`pip install 'focus-validator>=2,<3' 'pyarrow<24'`). Without it this says so and is no test.
 """
 
 import os

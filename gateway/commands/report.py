@@ -5,8 +5,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from decimal import Decimal
 
+from gateway.clock import wall
+from gateway.commands.budgets import budget_rows, print_budgets
 from gateway.commands.output import UsageError, fail, print_rows, report_problems, settings_of
 from gateway.commands.selection import Selection, selection
+from gateway.commands.sites import print_sites
 from gateway.commands.table import Row, decimals_for
 from gateway.config import ConfigError, Settings
 from gateway.ledger.reading import Reader
@@ -15,6 +18,7 @@ from gateway.ledger.tables import DIMENSIONS, FIGURES
 
 PERIOD = "period"
 DEFAULT_PERIOD = "day"
+DEFAULT_BY = "origin_country,destination_country"
 # What a person wants to see first; JSON and CSV carry every sum.
 COUNTS = ("requests", "input_tokens", "output_tokens", "delivered_tokens", "exported_tokens")
 AMOUNTS = ("cost_nano", "revenue_nano")
@@ -26,15 +30,18 @@ def run(arguments: Namespace) -> int:
     try:
         settings = settings_of(arguments)
         asked = selection(arguments)
-        by = _dimensions(arguments.by, arguments.period)
-        if arguments.refusals and set(asked.where) - {"tenant"}:
-            raise UsageError("--refusals: a refused request went nowhere; only --tenant narrows them")
+        _check_kind(arguments, asked)
+        by = _dimensions(arguments.by or DEFAULT_BY, arguments.period)
     except ConfigError as error:
         return report_problems(error)
     except UsageError as error:
         return fail(str(error))
     if arguments.refusals:
         return _refusals(settings, asked, arguments.format)
+    if arguments.budgets:
+        return _budgets(settings, asked, arguments.format)
+    if arguments.sites:
+        return _told(print_sites(settings, asked, arguments.period, arguments.format))
     keys = [name for name in by if name != PERIOD]
     period = arguments.period or DEFAULT_PERIOD if PERIOD in by else None
     with Reader(settings.gateway.data_dir) as reader:
@@ -44,7 +51,26 @@ def run(arguments: Namespace) -> int:
     else:
         columns = [*([PERIOD] if period else []), *keys, "currency", *FIGURES]
         print_rows(rows, columns, arguments.format)
-    return _told(rows)
+    return _told(bool(rows))
+
+
+def _check_kind(arguments: Namespace, asked: Selection) -> None:
+    """Raises UsageError for options of another kind of report."""
+    if arguments.by and (arguments.refusals or arguments.sites or arguments.budgets):
+        raise UsageError("--by: sums exports; --refusals, --sites and --budgets have columns of their own")
+    if arguments.refusals and set(asked.where) - {"tenant"}:
+        raise UsageError("--refusals: a refused request went nowhere; only --tenant narrows them")
+    if arguments.budgets and (set(asked.where) - {"tenant"} or arguments.start or arguments.end or arguments.period):
+        raise UsageError("--budgets: are those of now, in periods of their own; only --tenant narrows them")
+
+
+def _budgets(settings: Settings, asked: Selection, form: str) -> int:
+    with Reader(settings.gateway.data_dir) as reader:
+        rows = budget_rows(settings, reader, wall(), asked.where.get("tenant"))
+    print_budgets(rows, asked.tz, form)
+    if not rows:
+        print("tokenport: no tenant has a budget", file=sys.stderr)
+    return 0
 
 
 def _refusals(settings: Settings, asked: Selection, form: str) -> int:
@@ -54,11 +80,11 @@ def _refusals(settings: Settings, asked: Selection, form: str) -> int:
     rows = [row for row in rows if tenants is None or row["tenant"] in tenants]
     total = {"minute": "total", "count": sum(row["count"] for row in rows)}
     print_rows(rows, REFUSAL_COLUMNS, form, totals=[total] if len(rows) > 1 else ())
-    return _told(rows)
+    return _told(bool(rows))
 
 
-def _told(rows: Sequence[Row]) -> int:
-    if not rows:
+def _told(anything: bool) -> int:
+    if not anything:
         print("tokenport: there is nothing in this period", file=sys.stderr)
     return 0
 

@@ -212,8 +212,8 @@ def _time(moment: datetime) -> str:
 
 
 def _decimal(integer: int, exponent: int) -> Decimal:
-    """integer x 10 ** -exponent, exact whatever its size (arithmetic of Decimal would round). There is always a point, so
-    that who guesses types from text sees a decimal in every line."""
+    """integer x 10 ** -exponent, exact whatever its size (arithmetic of Decimal would round). There is always a point:
+    who guesses types from text shall see a decimal in every line."""
     sign, digits = ("-", str(-integer)) if integer < 0 else ("", str(integer))
     digits = digits.rjust(exponent + 1, "0")
     whole, fraction = digits[: len(digits) - exponent], digits[len(digits) - exponent :].rstrip("0")

@@ -112,8 +112,8 @@ def _report(command: argparse.ArgumentParser) -> None:
     kinds.add_argument(
         "--budgets",
         action="store_true",
-        help="what is used of each budget now instead, as the limiter counts it, with a forecast: used + mean of the last"
-        " 28 whole days (or since the first export) x time left",
+        help="what is used of each budget now instead, as the limiter counts it, with a forecast: used + mean of the"
+        " last 28 whole days (or since the first export) x time left",
     )
     kinds.add_argument(
         "--sites",

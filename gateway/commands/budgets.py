@@ -12,7 +12,8 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from gateway.commands.output import print_rows
-from gateway.config import BudgetSettings, Settings
+from gateway.config import Settings
+from gateway.config.settings import BudgetSettings
 from gateway.edge.shares import period_bounds
 from gateway.ledger.instants import MICROS, micros, rfc3339
 from gateway.ledger.reading import Reader
@@ -42,12 +43,12 @@ def budget_rows(settings: Settings, reader: Reader, now: float, tenants: Sequenc
             row = _row("tenant", tenant.name, tenant.name, tenant.budget, now)
             rows.append(row | _used(row, sum(spent.values()), daily.get(tenant.name, []), now))
     owners = {team.name: team.tenant for team in settings.teams}
-    for team in settings.teams:
-        if team.budget is not None and wanted(team.tenant):
-            rows.append(_row("team", team.name, team.tenant, team.budget, now))
-    for user in settings.users:
-        if user.budget is not None and wanted(owners[user.team]):
-            rows.append(_row("user", f"{user.team}/{user.name}", owners[user.team], user.budget, now))
+    for level, name, tenant_name, budget in (
+        *(("team", team.name, team.tenant, team.budget) for team in settings.teams),
+        *(("user", f"{user.team}/{user.name}", owners[user.team], user.budget) for user in settings.users),
+    ):
+        if budget is not None and wanted(tenant_name):
+            rows.append(_row(level, name, tenant_name, budget, now))
     return rows
 
 

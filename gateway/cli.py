@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.commands.query import EXAMPLES as QUERY_EXAMPLES
 from gateway.commands.selection import add_filters, add_period
 from gateway.ledger.focus import CHARGE_PERIODS, VIEWS
 from gateway.ledger.reading import PERIODS
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _explain(_add(commands, "explain", "which route would a request take, and why not the others", output=True))
     _report(_add(commands, "report", "export volume, cost and revenue, summed", output=True))
     _export(_add(commands, "export", "one row per request, with every column"))
+    _query(_add(commands, "query", "SQL over the ledger, read-only (extra `query`)", output=True))
     _add(commands, "verify", "check the ledger: hash chain, one end per request, sums, index", output=True)
     _simulate(_add(commands, "simulate", "what a routing policy costs in a described world", config=False, output=True))
     keys = _add(commands, "keys", "make API keys", config=False)
@@ -150,6 +152,14 @@ def _export(command: argparse.ArgumentParser) -> None:
         "--period", choices=tuple(CHARGE_PERIODS), default="day", help="of a charge, in UTC (default: day)"
     )
     focus.add_argument("--provider", default="tokenport", metavar="NAME", help="who bills (default: tokenport)")
+
+
+def _query(command: argparse.ArgumentParser) -> None:
+    command.add_argument("sql", metavar="SQL", help="one query, in the SQL of DuckDB")
+    command.epilog = QUERY_EXAMPLES
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_period(command)
+    add_filters(command)
 
 
 def _simulate(command: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """Tables for people: aligned, with separators, a line of totals, and no wider than the window if that can be.
 
 What does not fit is made narrower in the order in which it is missed least: headings take a second line, counts lose
-digits (12.3M), columns their distance, names their middle; then columns go that others nearly say, and a line tells
-which. A last column of text is prose, and wraps. Programs ask for JSON or CSV, where nothing is ever shortened.
+digits (12.3M), columns their distance, names their middle; columns go that others nearly say, and a line tells which;
+names lose more. A last column of text is prose, and wraps. Programs ask for JSON or CSV, where nothing is shortened.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from typing import TextIO
 Row = Mapping[str, object]
 
 _GAPS = (2, 1)  # spaces between columns
-_TEXT_CHARS_MIN = 8  # less of a name tells nothing
+_TEXT_CHARS = (16, 8)  # a name is still told from others; less of one tells nothing
 _SHORT_FROM = 10_000  # a smaller count is as short as it gets
 _MAGNITUDES = ((10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
@@ -131,15 +131,16 @@ def _fit(columns: list[_Column], window: int, spare: Sequence[str]) -> int:
         max(long, key=lambda column: column.width).shorten_counts()
     if excess() > 0:
         gap = tight
-    while (over := excess()) > 0:
-        long = [column for column in columns[:-1] if not column.numeric and column.width > _TEXT_CHARS_MIN]
-        if not long:
-            break
-        widest = max(long, key=lambda column: column.width)
-        widest.cut_texts(max(_TEXT_CHARS_MIN, widest.width - over))
-    for title in spare:
-        if excess() > 0:
-            columns[:] = [column for column in columns if column.title != title]
+    for chars, going in zip(_TEXT_CHARS, (spare, ()), strict=True):
+        while (over := excess()) > 0:
+            long = [column for column in columns[:-1] if not column.numeric and column.width > chars]
+            if not long:
+                break
+            widest = max(long, key=lambda column: column.width)
+            widest.cut_texts(max(chars, widest.width - over))
+        for title in going:
+            if excess() > 0:
+                columns[:] = [column for column in columns if column.title != title]
     return gap  # what is too wide now is wrapped by the terminal
 
 

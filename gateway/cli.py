@@ -25,7 +25,8 @@ examples:
   tokenport serve --config tokenport.toml
   tokenport explain --model qwen3 --destination DE --input-tokens 2000
   tokenport report --by tenant,model --period day --tz Europe/Berlin --from 2026-11-01
-  tokenport export --from 2026-11-01 --format csv > november.csv
+  tokenport export --from 2026-11-01 --format csv --output november.csv
+  tokenport query "SELECT tenant, sum(exported_tokens) FROM rollups GROUP BY tenant"
 """
 
 

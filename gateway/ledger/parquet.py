@@ -4,7 +4,7 @@ Types say what a column is: int64, bool, string, timestamp[us, UTC], and decimal
 rows have in common is dictionary encoded. Needs the extra `parquet`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -61,7 +61,7 @@ class Converter:
         self._columns = columns
         self.schema = pa.schema([(column.name, kinds[column.kind]) for column in columns])
 
-    def batches(self, rows: Rows) -> "Iterable[Any]":
+    def batches(self, rows: Rows) -> Iterator[Any]:
         """Raises UnfitValue."""
         rows = iter(rows)
         while chunk := list(islice(rows, _BATCH_ROWS)):

@@ -212,3 +212,9 @@ def test_parquet_says_the_same_with_exact_decimals(view):
         for name, value in expected.items():
             moment = found[name].strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(found[name], datetime) else found[name]
             assert moment == value
+
+
+def test_a_row_that_does_not_add_up_is_still_charged_as_it_says():
+    row = sold(0)
+    row["revenue_nano"] += 12_345
+    assert sum(each["BilledCost"] for each in charges([row])) * 10**9 == row["revenue_nano"]

@@ -11,17 +11,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.commands.query import EXAMPLES as QUERY_EXAMPLES
+from gateway.commands.selection import add_filters, add_period
+from gateway.ledger.focus import CHARGE_PERIODS, VIEWS
 from gateway.ledger.reading import PERIODS
 from gateway.ledger.tables import DIMENSIONS
 
 USAGE_ERROR = 2
+EXPORT_FORMATS = ("jsonl", "csv", "parquet", "focus")
 
 EXPLAIN = """
 examples:
   tokenport serve --config tokenport.toml
   tokenport explain --model qwen3 --destination DE --input-tokens 2000
   tokenport report --by tenant,model --period day --tz Europe/Berlin --from 2026-11-01
-  tokenport export --from 2026-11-01 --format csv > november.csv
+  tokenport export --from 2026-11-01 --format csv --output november.csv
+  tokenport query "SELECT tenant, sum(exported_tokens) FROM rollups GROUP BY tenant"
   tokenport statement --period 2026-11 --tenant acme --tz Europe/Berlin --format html --output acme.html
   tokenport reconcile --backend bought-1 usage.csv --from 2026-11-01 --to 2026-12-01
 """
@@ -81,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _export(_add(commands, "export", "one row per request, with every column"))
     _statement(_add(commands, "statement", "the export statement of a tenant for a period, with the seals it rests on"))
     _reconcile(_add(commands, "reconcile", "a provider's own usage beside ours: what differs", output=True))
+    _query(_add(commands, "query", "SQL over the ledger, read-only (extra `query`)", output=True))
     _verify(_add(commands, "verify", "check the ledger: hash chain, seals, one end per request, index", output=True))
     _simulate(_add(commands, "simulate", "what a routing policy costs in a described world", config=False, output=True))
     _keys(_add(commands, "keys", "make API keys; show the key that seals the ledger"))
@@ -111,12 +117,6 @@ def _add(
     return command
 
 
-def _period(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--from", dest="start", metavar="TIME", help="first moment: 2026-11-01 or 2026-11-01T08:00")
-    command.add_argument("--to", dest="end", metavar="TIME", help="end, not included")
-    command.add_argument("--tz", default="UTC", help="time zone of --from, --to and of periods (default: UTC)")
-
-
 def _explain(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", required=True, help="public model name")
     command.add_argument("--tenant", default="", help="as this tenant: its residency, country and value of time")
@@ -131,21 +131,62 @@ def _explain(command: argparse.ArgumentParser) -> None:
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--by",
-        default="origin_country,destination_country",
         help=f"{', '.join(DIMENSIONS)} and period; comma separated (default: origin_country,destination_country)",
     )
     command.add_argument(
         "--period", choices=PERIODS, help="one line for each of them (default: one for all; with period in --by: day)"
     )
-    command.add_argument(
-        "--refusals", action="store_true", help="requests refused by limit, budget or residency instead"
+    kinds = command.add_mutually_exclusive_group()
+    kinds.add_argument("--refusals", action="store_true", help="requests refused by limit, budget or residency instead")
+    kinds.add_argument(
+        "--budgets",
+        action="store_true",
+        help="what is used of each budget now instead, as the limiter counts it, with a forecast: used + mean of the"
+        " last 28 whole days (or since the first export) x time left",
     )
-    _period(command)
+    kinds.add_argument(
+        "--sites",
+        action="store_true",
+        help="what each site makes of its power instead: delivered tokens per kWh, income per MWh and per MW of"
+        " power_cap_w, token spread (tariff - energy - tokens bought - link) per million, share of its hours with a"
+        " negative one, and, estimated, what the same tokens and bytes would have cost more at the nearest site"
+        " (least rtt_ms) at the prices that the configuration gives for those hours",
+    )
+    add_period(command)
+    add_filters(command)
 
 
 def _export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--format", choices=["jsonl", "csv"], default="jsonl", help="default: jsonl")
-    _period(command)
+    command.add_argument("--format", choices=EXPORT_FORMATS, default=EXPORT_FORMATS[0], help="default: jsonl")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="written whole or not at all (default: stdout)",
+    )
+    add_period(command)
+    add_filters(command)
+    focus = command.add_argument_group(
+        "FOCUS 1.2", "Charges by tenant, model, token class, origin and destination; Parquet if FILE ends in .parquet."
+    )
+    focus.add_argument(
+        "--view",
+        choices=tuple(VIEWS),
+        default="billing",
+        help="billing: what tenants are charged (default); cost: what serving them cost",
+    )
+    focus.add_argument(
+        "--period", choices=tuple(CHARGE_PERIODS), default="day", help="of a charge, in UTC (default: day)"
+    )
+    focus.add_argument("--provider", default="tokenport", metavar="NAME", help="who bills (default: tokenport)")
+
+
+def _query(command: argparse.ArgumentParser) -> None:
+    command.add_argument("sql", metavar="SQL", help="one query, in the SQL of DuckDB")
+    command.epilog = QUERY_EXAMPLES
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_period(command)
+    add_filters(command)
 
 
 def _verify(command: argparse.ArgumentParser) -> None:
@@ -188,7 +229,7 @@ def _reconcile(command: argparse.ArgumentParser) -> None:
     _teach(command, RECONCILE)
     command.add_argument("file", type=Path, metavar="FILE", help="the provider's usage: CSV or JSON Lines")
     command.add_argument("--backend", required=True, metavar="NAME", help="which backend the provider is")
-    _period(command)
+    add_period(command)
     command.add_argument(
         "--by", choices=["request", "hour", "day"], help="what is matched (default: request, if the file has ids)"
     )

@@ -1,24 +1,88 @@
-"""`tokenport export`: one row per request, every column of the contract."""
+"""`tokenport export`: one row per request with every column of the contract, or the charges of FOCUS."""
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from io import TextIOWrapper
+from pathlib import Path
+from typing import BinaryIO, TextIO
 
-from gateway.commands.output import UsageError, fail, moment, report_problems, settings_of, zone
+from gateway.commands.output import UsageError, fail, report_problems, settings_of
+from gateway.commands.output_file import output_file
+from gateway.commands.progress import Progress
+from gateway.commands.selection import selection
 from gateway.config import ConfigError
-from gateway.ledger.formats import write_csv, write_jsonl
+from gateway.extras import MissingExtra
+from gateway.ledger import focus_columns
+from gateway.ledger.focus import FocusTerms, focus_rows
+from gateway.ledger.formats import Rows, write_csv, write_jsonl
+from gateway.ledger.parquet import UnfitValue, write_parquet
 from gateway.ledger.reading import Reader
+from gateway.ledger.segment import Record
+
+Writer = Callable[[Rows, BinaryIO], int]
+
+_ADVANCE_ROWS = 1000
 
 
 def run(arguments: Namespace) -> int:
+    path: Path | None = arguments.output
     try:
         settings = settings_of(arguments)
-        tz = zone(arguments.tz)
-        start, end = moment(arguments.start, tz, "--from"), moment(arguments.end, tz, "--to")
+        asked = selection(arguments)
+        if arguments.format == "parquet" and path is None and sys.stdout.isatty():
+            raise UsageError("--format parquet: is binary and not for a terminal; give --output FILE")
     except ConfigError as error:
         return report_problems(error)
     except UsageError as error:
         return fail(str(error))
-    write = write_csv if arguments.format == "csv" else write_jsonl
-    with Reader(settings.gateway.data_dir) as reader:
-        write(reader.rows(start, end), sys.stdout)
+    write = _focus_writer(arguments) if arguments.format == "focus" else WRITERS[arguments.format]
+    try:
+        with Reader(settings.gateway.data_dir) as reader, output_file(path) as out:
+            sums = reader.sums((), None, "UTC", asked.start, asked.end, asked.where)
+            with Progress(sum(row["requests"] for row in sums), "rows") as progress:
+                write(_watched(reader.rows(asked.start, asked.end, asked.where), progress), out)
+    except (MissingExtra, UnfitValue) as error:
+        return fail(f"--format {arguments.format}: {error}")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return fail(f"cannot export: {error}")
     return 0
+
+
+def _focus_writer(arguments: Namespace) -> Writer:
+    """FOCUS is CSV, or Parquet in a file that is called so."""
+    terms = FocusTerms(arguments.provider, arguments.view, arguments.period)
+    path: Path | None = arguments.output
+    if path is not None and path.suffix == ".parquet":
+        return lambda rows, out: write_parquet(focus_rows(rows, terms), out, focus_columns.COLUMNS)
+    return _as_text(lambda rows, out: write_csv(focus_rows(rows, terms), out, focus_columns.NAMES))
+
+
+def _watched(rows: Iterator[Record], progress: Progress) -> Iterator[Mapping[str, object]]:
+    since = 0
+    for row in rows:
+        yield row
+        since += 1
+        if since == _ADVANCE_ROWS:
+            progress.advance(since)
+            since = 0
+
+
+def _as_text(write: Callable[[Rows, TextIO], int]) -> Writer:
+    def write_text(rows: Rows, out: BinaryIO) -> int:
+        text = TextIOWrapper(out, encoding="utf-8", newline="")
+        try:
+            return write(rows, text)
+        finally:
+            text.detach()  # flushes, and leaves the file open
+
+    return write_text
+
+
+WRITERS: Mapping[str, Writer] = {
+    "jsonl": _as_text(write_jsonl),
+    "csv": _as_text(write_csv),
+    "parquet": write_parquet,
+}

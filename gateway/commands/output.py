@@ -1,18 +1,17 @@
 """What commands share: reading times, loading the configuration, printing rows."""
 
-import csv
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from os import environ
 from typing import TextIO
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from gateway.commands.table import Row, write_table
 from gateway.config import ConfigError, Settings, load_file
-
-Row = Mapping[str, object]
+from gateway.ledger.formats import write_csv
 
 
 class UsageError(Exception):
@@ -55,39 +54,21 @@ def moment(text: str | None, tz: ZoneInfo, option: str) -> float | None:
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=tz)).timestamp()
 
 
-def print_rows(rows: Sequence[Row], columns: Sequence[str], form: str, out: TextIO | None = None) -> None:
-    """Rows as a table for people, as JSON or as CSV; to stdout if not said otherwise."""
+def print_rows(
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    form: str,
+    out: TextIO | None = None,
+    totals: Sequence[Row] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """Rows as a table for people (with totals beneath, and without `spare` columns where the window is too narrow), as
+    JSON or as CSV; to stdout if not said otherwise."""
     out = out or sys.stdout
     if form == "json":
         json.dump([{name: row.get(name) for name in columns} for row in rows], out, indent=2)
         out.write("\n")
     elif form == "csv":
-        writer = csv.writer(out)
-        writer.writerow(columns)
-        writer.writerows([["" if row.get(name) is None else row.get(name) for name in columns] for row in rows])
+        write_csv(rows, out, columns)
     else:
-        _print_table(rows, columns, out)
-
-
-def _print_table(rows: Sequence[Row], columns: Sequence[str], out: TextIO) -> None:
-    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
-    widths = [max([len(name), *(len(line[i]) for line in cells)]) for i, name in enumerate(columns)]
-    numeric = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in columns]
-    for line in [list(columns), *cells]:
-        aligned = (
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        )
-        out.write("  ".join(aligned).rstrip() + "\n")
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.6g}"
-    return str(value)
+        write_table(rows, columns, out, totals, spare)

@@ -7,6 +7,7 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from gateway.commands.output import fail, print_rows
+from gateway.ledger.formats import csv_cell
 from gateway.rehearsal import Rehearsal, RehearsalError, rehearse
 
 
@@ -40,7 +41,7 @@ def _print(rehearsal: Rehearsal, form: str) -> None:
                 flat |= {f"{name}_{key}": value for key, value in values.items()}
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(flat)
-        writer.writerow(["" if value is None else value for value in flat.values()])
+        writer.writerow(map(csv_cell, flat.values()))
     else:
         _print_for_people(rehearsal)
 

@@ -10,7 +10,7 @@ open the index cannot shrink its journal.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -36,7 +36,10 @@ from pricing.export import COLUMNS, NAMES
 PERIODS = ("hour", "day", "month", "year")
 LEDGER_NAME = "ledger"
 
+Filter = Mapping[str, Sequence[str]]  # column -> the values that are wanted; "": unknown
+
 _TEXTS = frozenset(column.name for column in COLUMNS if column.kind == "text")
+_EVERYTHING: Filter = {}
 _CHUNK_ROWS = 1000
 _STRETCHES_MAX = 120  # ten years of months; a day that is cut for the viewer every day (`period="day"`) has none
 _FOREVER_US = 2**62 // QUARTER_US * QUARTER_US
@@ -64,13 +67,20 @@ class Reader:
     def close(self) -> None:
         self._connection.close()
 
-    def rows(self, start: float | None = None, end: float | None = None) -> Iterator[Record]:
+    def rows(
+        self, start: float | None = None, end: float | None = None, where: Filter = _EVERYTHING
+    ) -> Iterator[Record]:
         """The exports that ended in [start, end), in order of their end, then log and seq; columns as in the contract.
-        In chunks, so that nothing is held open and damage half way through is survived."""
+        In chunks, so that nothing is held open and damage half way through is survived.
+
+        Raises:
+            ValueError: no such column to filter by.
+        """
+        _check_texts(where)
         after = (_from(start), -1, -1)
         until = _until(end)
         while True:
-            chunk = self._query(self._chunk, after, until)
+            chunk = self._query(self._chunk, after, until, where)
             for row in chunk:
                 yield row_of(row[:-1])
             if len(chunk) < _CHUNK_ROWS:
@@ -85,6 +95,7 @@ class Reader:
         tz: str = "UTC",
         start: float | None = None,
         end: float | None = None,
+        where: Filter = _EVERYTHING,
     ) -> list[Record]:
         """Sums over the exports that ended in [start, end), grouped by columns and by a period of a time zone.
 
@@ -92,24 +103,22 @@ class Reader:
         currency (two currencies have no sum) and the figures: requests, exported_tokens and the summable columns.
 
         Raises:
-            ValueError: no such column, period or time zone.
+            ValueError: no such column, period or time zone; or only sums are left of rows that this needs.
         """
-        unknown = [name for name in by if name not in _TEXTS]
-        if unknown:
-            raise ValueError(f"{unknown[0]} is not a column to group by")
+        _check_texts((*by, *where))
         label = _labels(period, tz)
         bounds = (_from(start), _until(end))
         aligned = not any(bound % QUARTER_US for bound in bounds)
         keys = [name for name in dict.fromkeys(by) if name != "currency"]
         others = [] if aligned else ["bounds within a quarter of an hour"]
-        others += sorted(set(keys) - set(DIMENSIONS))
+        others += sorted({*keys, *where} - {*DIMENSIONS, "currency"})
         if others and (rows := self.expired(start, end)):
             raise ValueError(f"{', '.join(others)}: of {rows:,} rows that ended then only sums are left")
         if not others:
-            figures = _rolled_up(keys, self._query(self._whole_days, label, *bounds))
+            figures = _rolled_up(keys, self._query(self._whole_days, label, *bounds), _conditions(where, 3))
         else:
-            figures = _of_rows(keys)
-        found = self._query(self._sums, figures, keys, label, *bounds)
+            figures = _of_rows(keys, _conditions(where, 3))
+        found = self._query(self._sums, figures, keys, label, *bounds, *_wanted(where))
         names = ["period", *keys, "currency", *FIGURES]
         sums = [dict(zip(names, (value if value != "" else None for value in row), strict=True)) for row in found]
         if period is None:
@@ -150,22 +159,23 @@ class Reader:
     def _union(self, part: str) -> str:
         return " UNION ALL ".join(part.format(schema=schema) for schema in self._schemas)
 
-    def _chunk(self, after: tuple[int, int, int], end: int) -> list[tuple[Any, ...]]:
+    def _chunk(self, after: tuple[int, int, int], end: int, where: Filter) -> list[tuple[Any, ...]]:
         part = f"SELECT {', '.join(NAMES)}, ended_us FROM {{schema}}.exports"
-        part += " WHERE (ended_us, log, seq) > (?1, ?2, ?3) AND ended_us < ?4"
+        part += f" WHERE (ended_us, log, seq) > (?1, ?2, ?3) AND ended_us < ?4{_conditions(where, 5)}"
         order = f" ORDER BY ended_us, log, seq LIMIT {_CHUNK_ROWS}"
-        return self._connection.execute(self._union(part) + order, (*after, end)).fetchall()
+        return self._connection.execute(self._union(part) + order, (*after, end, *_wanted(where))).fetchall()
 
     def _sums(
-        self, figures: str, keys: Sequence[str], label: Callable[[int], str], *bounds: int
+        self, figures: str, keys: Sequence[str], label: Callable[[int], str], *bound: object
     ) -> list[tuple[Any, ...]]:
         self._connection.create_function("period_of", 1, label, deterministic=True)
         group = ", ".join(("period", *keys, "currency"))
         totals = ", ".join(f"sum({name})" for name in FIGURES)
         asked = ", ".join(("period_of(quarter) AS period", *keys, "currency", totals))
-        order = ", ".join(("min(quarter)", *keys, "currency"))
+        began = "min(min(quarter)) OVER (PARTITION BY period_of(quarter))"  # the name of an hour tells no order
+        order = ", ".join((began, *keys, "currency"))
         sql = f"SELECT {asked} FROM ({self._union(figures)}) GROUP BY {group} ORDER BY {order}"
-        return self._connection.execute(sql, bounds).fetchall()
+        return self._connection.execute(sql, bound).fetchall()
 
     def _whole_days(self, label: Callable[[int], str], start: int, end: int) -> list[tuple[int, int]]:
         """Stretches of UTC days, [since, until), that lie within the bounds and each in one period: all but the days
@@ -227,25 +237,47 @@ class Reader:
         return connection
 
 
-def _rolled_up(keys: Sequence[str], days: Sequence[tuple[int, int]]) -> str:
+def _rolled_up(keys: Sequence[str], days: Sequence[tuple[int, int]], wanted: str) -> str:
     """What sums are taken over, for one schema: whole days from the sums of days, the rest from those of quarters."""
     columns = ", ".join((*keys, "currency", *FIGURES))
-    quarters = f"SELECT quarter, {columns} FROM {{schema}}.quarter_sums WHERE {{bounds}}"
+    quarters = f"SELECT quarter, {columns} FROM {{schema}}.quarter_sums WHERE {{bounds}}{wanted}"
     first, last = f"?1 / {QUARTER_US}", f"?2 / {QUARTER_US}"
     parts, reached = [], first
     for since, until in days:
         parts.append(quarters.replace("{bounds}", f"quarter >= {reached} AND quarter < {since * QUARTERS_OF_DAY}"))
         reached = str(until * QUARTERS_OF_DAY)
         of_days = f"SELECT day * {QUARTERS_OF_DAY} AS quarter, {columns} FROM {{schema}}.day_sums"
-        parts.append(f"{of_days} WHERE day >= {since} AND day < {until}")
+        parts.append(f"{of_days} WHERE day >= {since} AND day < {until}{wanted}")
     parts.append(quarters.replace("{bounds}", f"quarter >= {reached} AND quarter < {last}"))
     return " UNION ALL ".join(parts)
 
 
-def _of_rows(keys: Sequence[str]) -> str:
+def _of_rows(keys: Sequence[str], wanted: str) -> str:
     """The same where the rollups do not tell what is asked."""
     named = ", ".join(f"coalesce({name}, '') AS {name}" for name in (*keys, "currency"))
-    return f"SELECT quarter, {named}, {FIGURES_OF_ROW} FROM {{schema}}.exports WHERE ended_us >= ?1 AND ended_us < ?2"
+    bounds = "ended_us >= ?1 AND ended_us < ?2"
+    return f"SELECT quarter, {named}, {FIGURES_OF_ROW} FROM {{schema}}.exports WHERE {bounds}{wanted}"
+
+
+def _conditions(where: Filter, number: int) -> str:
+    """What follows WHERE for a filter; its values are bound from `number` on, in the order of `_wanted`."""
+    text = ""
+    for name, values in where.items():
+        places = ", ".join(f"?{number + each}" for each in range(len(values)))
+        text += f" AND coalesce({name}, '') IN ({places})"
+        number += len(values)
+    return text
+
+
+def _wanted(where: Filter) -> list[str]:
+    return [value for values in where.values() for value in values]
+
+
+def _check_texts(names: Iterable[str]) -> None:
+    """ValueError if one of these is not a column of text."""
+    for name in names:
+        if name not in _TEXTS:
+            raise ValueError(f"{name} is not a column to group or filter by")
 
 
 def _from(start: float | None) -> int:

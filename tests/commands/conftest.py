@@ -1,4 +1,4 @@
-"""A ledger with what bought-1 served, and `tokenport reconcile` over it."""
+"""A filled ledger; one with what bought-1 served, and `tokenport reconcile` over it."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -9,11 +9,18 @@ import pytest
 
 from gateway.cli import main
 from gateway.ledger.segment import Record
+from tests.commands.filled import Ledger
 from tests.commands.ledgers import configured, write_ledger
 from tests.commands.provider_files import ROWS
 
 Run = Callable[..., tuple[int, str, str]]
 Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    return Ledger(tmp_path)
 
 
 @pytest.fixture

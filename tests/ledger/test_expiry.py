@@ -107,7 +107,7 @@ def test_what_needs_rows_says_that_they_are_gone(tmp_path, directory):
     shrink(tmp_path)
     with Reader(tmp_path) as reader:
         assert reader.expired() > 0
-        with pytest.raises(ValueError, match="dialect: of [0-9]+ rows that ended then only sums are left"):
+        with pytest.raises(ValueError, match="dialect: of .* rows that ended then only sums"):
             reader.sums(("dialect",))
         with pytest.raises(ValueError, match="bounds within a quarter of an hour: "):
             reader.sums((), start=1.5)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from gateway.clock import PriceTime
 from gateway.config import Settings
+from gateway.shipping.shipper import Condition
 from pricing.book import PriceBook
 
 
@@ -41,6 +42,12 @@ class SumDesk(Protocol):
         ...
 
 
+class ShippingDesk(Protocol):
+    """The stores that rows are shipped to."""
+
+    def conditions(self) -> Sequence[Condition]: ...
+
+
 class ControlPlane(Protocol):
     """A running gateway, seen from its admin port."""
 
@@ -55,6 +62,9 @@ class ControlPlane(Protocol):
 
     @property
     def books(self) -> SumDesk: ...
+
+    @property
+    def shipping(self) -> ShippingDesk: ...
 
     @property
     def ready(self) -> bool: ...

@@ -1,8 +1,8 @@
 """The control plane: one process that carries no customer traffic.
 
 It holds the data directory's lock, binds the public socket, starts the workers and replaces a dead one, keeps prices
-fresh, reloads the configuration, folds the logs into the index, and serves the admin port. What it decides reaches the
-workers as whole snapshots over their channels.
+fresh, reloads the configuration, folds the logs into the index, ships them to other stores, and serves the admin port.
+What it decides reaches the workers as whole snapshots over their channels.
 
     start     lock, bind, read prices, start workers; listen once the first worker has recovered its log
     reload    SIGHUP or a changed file: validate first, swap whole; a bad file keeps what is in force
@@ -26,6 +26,7 @@ from gateway.control.channel import ChannelClosed, Message
 from gateway.control.configuration import Configuration
 from gateway.control.prices import Prices
 from gateway.control.processes import BACKLOG, StartupError, WorkerProcess, bind, lock_directory
+from gateway.control.shipping import Shipping
 from gateway.control.snapshot import Snapshot
 from gateway.edge.metering import Spent
 from gateway.ledger import lock
@@ -81,6 +82,8 @@ class Supervisor:
                 await self.books.start()
             except OSError as error:
                 raise StartupError(f"gateway.data_dir: cannot use {gateway.data_dir}: {error}") from None
+            self.shipping = Shipping(gateway.data_dir)
+            self._ship()
             admin = AdminServer(self)
             await admin.start(await bind(gateway.admin_listen, "gateway.admin_listen"))
             self._handle_signals()
@@ -90,6 +93,7 @@ class Supervisor:
             await self._work(listener, announce)
             await admin.stop()
             await self.prices.stop()
+            await self.shipping.stop()
             await self.books.stop()
             return 0
         finally:
@@ -132,6 +136,7 @@ class Supervisor:
             return list(error.problems)
         if changed:
             await self.prices.install(self.settings)
+            self._ship()
             problems = await self._install()
             if problems:
                 return problems
@@ -251,6 +256,13 @@ class Supervisor:
                 problems.append(f"the worker of log {worker.log} did not take the configuration; its log says why")
                 logger.error("worker did not take the configuration", extra={"log": worker.log})
         return problems
+
+    def _ship(self) -> None:
+        try:
+            self.shipping.install(self.settings.sinks)
+        except OSError as error:
+            # Rows wait in the logs; what is served does not depend on it.
+            logger.error("nothing is shipped", extra={"problem": str(error)})
 
     async def _prices_changed(self) -> None:
         await self._install()

@@ -88,7 +88,7 @@ class Reader:
         unknown = [name for name in by if name not in _TEXTS]
         if unknown:
             raise ValueError(f"{unknown[0]} is not a column to group by")
-        label = _labels(period, tz)
+        label = period_labels(period, tz)
         bounds = (_from(start), _until(end))
         aligned = not any(bound % QUARTER_US for bound in bounds)
         keys = [name for name in dict.fromkeys(by) if name != "currency"]
@@ -200,7 +200,7 @@ def _until(end: float | None) -> int:
     return _FOREVER_US if end is None else micros(end)
 
 
-def _labels(period: str | None, tz: str) -> Callable[[int], str]:
+def period_labels(period: str | None, tz: str) -> Callable[[int], str]:
     """Quarter of an hour -> the name of the period it is in."""
     if period is None:
         return lambda quarter: ""

@@ -86,6 +86,13 @@ def _add(
 
 
 def _period(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--source",
+        default="",
+        metavar="URL",
+        help="read a store that gateways ship to: the name of a sink in the configuration, postgres://... or"
+        " clickhouse+https://...; ?table=NAME where it is not exports (default: this gateway's own ledger)",
+    )
     command.add_argument("--from", dest="start", metavar="TIME", help="first moment: 2026-11-01 or 2026-11-01T08:00")
     command.add_argument("--to", dest="end", metavar="TIME", help="end, not included")
     command.add_argument("--tz", default="UTC", help="time zone of --from, --to and of periods (default: UTC)")

@@ -80,7 +80,7 @@ class Batch:
 
 
 def next_batch(directory: Path, log: int, start: Mark, head: Head, rows_max: int) -> Batch | None:
-    """What is behind a mark: `rows_max` rows, give or take what is read at once. None: nothing.
+    """What is behind a mark, at most so many rows and refusals. None: nothing.
 
     Raises:
         LogsDiffer: the mark is not of this log, which was restored or replaced.
@@ -90,21 +90,27 @@ def next_batch(directory: Path, log: int, start: Mark, head: Head, rows_max: int
         if start.hash not in ("", head.hash):
             raise _differs(log)
         return None
-    batch, size = Batch(log, start, start), 0
-    last = b""
-    for reached, lines in _onwards(directory, log, start, head):
-        for line, end in _with_ends(lines, reached):
-            _add(batch, line, end)
-        size += sum(map(len, lines))
-        last = lines[-1] if lines else last
-        batch.end = batch.end._replace(position=reached)
-        if len(batch.rows) >= rows_max or size >= BATCH_BYTES_MAX:
+    batch, size, last = Batch(log, start, start), 0, b""
+    for line, end in _lines(directory, log, start, head):
+        _add(batch, line, end)
+        batch.end, last = Mark(end), line
+        size += len(line)
+        if len(batch.rows) + len(batch.refusals) >= rows_max or size >= BATCH_BYTES_MAX:
             break
-    if batch.end.position == start.position:
+    if not size:
         return None
     seq = batch.rows[-1].record["seq"] + 1 if batch.rows else start.seq
     batch.end = Mark(batch.end.position, hash_of(last), head.seq if batch.end.position == at_head else seq)
     return batch
+
+
+def _lines(directory: Path, log: int, start: Mark, head: Head) -> Iterator[tuple[bytes, Position]]:
+    """The lines behind a mark, each with the position behind it."""
+    for reached, lines in _onwards(directory, log, start, head):
+        offset = reached.offset - sum(map(len, lines)) - len(lines)
+        for line in lines:
+            offset += len(line) + 1
+            yield line, Position(reached.segment, offset)
 
 
 def _onwards(directory: Path, log: int, start: Mark, head: Head) -> Iterator[tuple[Position, list[bytes]]]:
@@ -135,14 +141,6 @@ def _follows(line: bytes, hash_before: str) -> bool:
 
 def _differs(log: int) -> LogsDiffer:
     return LogsDiffer(f"log {log} does not go on where the store stopped: it was restored or replaced")
-
-
-def _with_ends(lines: list[bytes], reached: Position) -> Iterator[tuple[bytes, Position]]:
-    """Lines of one segment, each with the position behind it."""
-    offset = reached.offset - sum(map(len, lines)) - len(lines)
-    for line in lines:
-        offset += len(line) + 1
-        yield line, Position(reached.segment, offset)
 
 
 def _add(batch: Batch, line: bytes, end: Position) -> None:

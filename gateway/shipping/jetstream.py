@@ -4,10 +4,10 @@
                            is "refused" then)
 
 A batch is published as one atomic batch, on the condition that the subject ends where this gateway left it. So the
-server takes all of it in order, or nothing; and what it took unseen (its answer was lost) it refuses when it comes again,
-however much later. Where a log goes on is read from the subject's last message, which names its place in the log. Only
-if there is none, because the stream let it go, the cursor file counts; for that case there is `Nats-Msg-Id`, the export
-id, by which the server drops what it has seen within its duplicate window.
+server takes all of it in order, or nothing; and what it took unseen (its answer was lost) it refuses when it comes
+again, however much later. Where a log goes on is read from the subject's last message, which names its place in the
+log. Only if there is none, because the stream let it go, the cursor file counts; for that case there is `Nats-Msg-Id`,
+the export id, by which the server drops what it has seen within its duplicate window.
 
 The client runs in an event loop of its own, so that it answers pings while there is nothing to ship.
 """
@@ -17,6 +17,7 @@ import base64
 import ssl
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
+from concurrent.futures import Future
 from heapq import merge
 from operator import attrgetter
 from pathlib import Path
@@ -32,7 +33,7 @@ from nats.js.api import StreamConfig
 from nats.js.errors import NotFoundError
 
 from gateway.ledger.following import Position
-from gateway.shipping.batch import Batch, Mark, Row
+from gateway.shipping.batch import Batch, Mark, Refusal, Row
 from gateway.shipping.shipper import SinkError
 from pricing.export import NAMES
 
@@ -49,6 +50,29 @@ Result = TypeVar("Result")
 Message = tuple[str, Mark, bytes]  # its id, the mark behind it, the payload
 
 
+class _Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="ship-nats", daemon=True)
+        self._thread.start()
+
+    async def _serve(self) -> None:
+        stopped = asyncio.Event()
+        self._started.set_result((asyncio.get_running_loop(), stopped))
+        await stopped.wait()
+
+    def run(self, work: Coroutine[Any, Any, Result], seconds: float) -> Result:
+        loop, _ = self._started.result()
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), loop).result()
+
+    def stop(self) -> None:
+        loop, stopped = self._started.result()
+        loop.call_soon_threadsafe(stopped.set)
+        self._thread.join(CONNECT_S)
+
+
 class JetStreamSink:
     """The way into one stream. Used by one thread at a time."""
 
@@ -61,13 +85,12 @@ class JetStreamSink:
         self._subject = f"{subject}.{gateway}"
         self._subjects = f"{subject}.>"
         self._ca_file = ca_file
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: _Loop | None = None
         self._client: Client | None = None
         self._last: dict[int, int] = {}  # sequence in the stream of a log's last message
 
     def open(self) -> Mapping[int, Mark]:
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="ship-nats", daemon=True).start()
+        self._loop = _Loop()
         return self._run(self._open(), CONNECT_S + 2 * ANSWER_S)
 
     def deliver(self, batch: Batch) -> None:
@@ -75,18 +98,18 @@ class JetStreamSink:
 
     def close(self) -> None:
         loop, self._loop = self._loop, None
+        client, self._client = self._client, None
         if loop is not None:
-            client, self._client = self._client, None
             try:
-                if client is not None:
-                    asyncio.run_coroutine_threadsafe(_closed(client), loop).result(CONNECT_S)
+                if client is not None and not client.is_closed:
+                    loop.run(client.close(), CONNECT_S)
             finally:
-                loop.call_soon_threadsafe(loop.stop)
+                loop.stop()
 
     def _run(self, work: Coroutine[Any, Any, Result], seconds: float) -> Result:
         assert self._loop is not None
         try:
-            return asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), self._loop).result()
+            return self._loop.run(work, seconds)
         except (NatsError, OSError, TimeoutError) as error:
             reason = " ".join(str(error).split()) or "no answer in time"
             raise SinkError(f"NATS, stream {self._stream}: {reason}") from error
@@ -111,7 +134,7 @@ class JetStreamSink:
             error_cb=_ignore,  # what matters comes back from the call that failed
             name="tokenport",
             tls=ssl.create_default_context(cafile=self._ca_file) if secure else None,
-            **{name: value for name, value in login.items() if value},  # type: ignore[arg-type]
+            **{name: value for name, value in login.items() if value},
         )
 
     async def _prepare(self, client: Client) -> None:
@@ -207,7 +230,8 @@ class JetStreamSink:
 
 def _messages(batch: Batch, gateway: str) -> Iterator[Message]:
     seq = batch.start.seq
-    for item in merge(batch.rows, batch.refusals, key=attrgetter("position")):
+    items: Iterator[Row | Refusal] = merge(batch.rows, batch.refusals, key=attrgetter("position"))
+    for item in items:
         if isinstance(item, Row):
             seq = item.record["seq"] + 1
             told = {name: item.record[name] for name in NAMES} | {"gateway": gateway}
@@ -231,11 +255,6 @@ def _mark(headers: bytes) -> Mark | None:
 def _code(answer: Mapping[str, Any]) -> int:
     error = answer.get("error")
     return int(error.get("err_code") or 1) if error else 0
-
-
-async def _closed(client: Client) -> None:
-    if not client.is_closed:
-        await client.close()
 
 
 async def _ignore(error: Exception) -> None:

@@ -222,8 +222,8 @@ def _definitions(table: str) -> Iterator[tuple[str, list[Composed]]]:
     yield "_refusals", [create.format(refusals), SQL("CREATE INDEX ON {} (minute)").format(refusals)]
     create = SQL(
         "CREATE TABLE {} (gateway text NOT NULL, log bigint NOT NULL, segment bigint NOT NULL,"
-        " position bigint NOT NULL, hash text NOT NULL, seq bigint NOT NULL, moved_at timestamptz NOT NULL DEFAULT now(),"
-        " PRIMARY KEY (gateway, log))"
+        " position bigint NOT NULL, hash text NOT NULL, seq bigint NOT NULL,"
+        " moved_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (gateway, log))"
     )
     yield "_marks", [create.format(marks)]
 

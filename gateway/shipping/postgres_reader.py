@@ -48,7 +48,7 @@ class PostgresReader:
         self._connection.close()
 
     def rows(self, start: float | None = None, end: float | None = None) -> Iterator[Record]:
-        """The exports that ended in [start, end), in order of their end, then log and seq; columns as in the contract."""
+        """The exports that ended in [start, end), in order of their end, log and seq; columns as in the contract."""
         names = SQL(", ").join(
             SQL(_RFC3339 if column.kind == "time" else "{}").format(Identifier(column.name)) for column in COLUMNS
         )
@@ -90,7 +90,7 @@ class PostgresReader:
                 figures=_FIGURES,
                 exports=self._exports(),
                 where=where,
-                places=SQL(", ").join(SQL(str(place)) for place in range(1, len(keys) + 3)),  # type: ignore[arg-type]
+                places=SQL(", ").join(SQL(str(place)) for place in range(1, len(keys) + 3)),
                 first=SQL(f"min({_QUARTER})"),
             )
             found = self._connection.execute(sql, (starts or 1, *values)).fetchall()
@@ -122,7 +122,7 @@ class PostgresReader:
             return [], []
         sql = SQL("SELECT min(ended_at), max(ended_at) FROM {} WHERE {}").format(self._exports(), where)
         first, last = self._connection.execute(sql, values).fetchone() or (None, None)
-        if first is None:
+        if first is None or last is None:
             return [], []
         starts, labels = period_starts(period, tz, _us(first), _us(last))
         return [_moment(start_us) for start_us in starts], labels

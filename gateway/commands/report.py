@@ -3,9 +3,9 @@
 from argparse import Namespace
 from collections.abc import Sequence
 
-from gateway.commands.output import Row, UsageError, fail, moment, print_rows, report_problems, settings_of, zone
+from gateway.commands.output import Row, UsageError, fail, moment, print_rows, report_problems, zone
+from gateway.commands.source import UNREACHABLE, Unreachable, figures
 from gateway.config import ConfigError
-from gateway.ledger.reading import Reader
 from gateway.ledger.tables import DIMENSIONS, FIGURES
 
 PERIOD = "period"
@@ -25,23 +25,25 @@ REFUSAL_COLUMNS = ("minute", "tenant", "reason", "count")
 
 def run(arguments: Namespace) -> int:
     try:
-        settings = settings_of(arguments)
         tz = zone(arguments.tz)
         start, end = moment(arguments.start, tz, "--from"), moment(arguments.end, tz, "--to")
         by = _dimensions(arguments.by, arguments.period)
+        with figures(arguments) as reader:
+            if arguments.refusals:
+                print_rows(list(reader.refusals(start, end)), REFUSAL_COLUMNS, arguments.format)
+                return 0
+            keys = [name for name in by if name != PERIOD]
+            period = arguments.period or DEFAULT_PERIOD if PERIOD in by else None
+            rows = reader.sums(keys, period=period, tz=arguments.tz, start=start, end=end)
     except ConfigError as error:
         return report_problems(error)
     except UsageError as error:
         return fail(str(error))
-    with Reader(settings.gateway.data_dir) as reader:
-        if arguments.refusals:
-            print_rows(list(reader.refusals(start, end)), REFUSAL_COLUMNS, arguments.format)
-            return 0
-        keys = [name for name in by if name != PERIOD]
-        period = arguments.period or DEFAULT_PERIOD if PERIOD in by else None
-        rows = reader.sums(keys, period=period, tz=arguments.tz, start=start, end=end)
+    except Unreachable as error:
+        return fail(str(error), UNREACHABLE)
     if arguments.format == "table":
-        _print_for_people(rows, by, settings.gateway.currency)
+        currencies = {row["currency"] for row in rows}
+        _print_for_people(rows, by, str(currencies.pop()) if len(currencies) == 1 else "")
     else:
         columns = [*([PERIOD] if period else []), *keys, "currency", *FIGURES]
         print_rows(rows, columns, arguments.format)

@@ -1,11 +1,11 @@
 """The figures of all gateways that ship into one PostgreSQL: what `gateway.ledger.reading.Reader` answers over one
 ledger, from the table of exports."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from gateway.ledger.instants import DAY_US, micros
 from gateway.ledger.segment import Record
@@ -17,7 +17,6 @@ from pricing.export import COLUMNS
 _TEXTS = frozenset(column.name for column in COLUMNS if column.kind == "text")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
-_QUARTER = "date_bin('15 minutes', ended_at, 'epoch'::timestamptz)"
 _FIGURES = SQL(", ").join(
     [
         SQL("count(*)"),
@@ -47,14 +46,16 @@ class PostgresReader:
     def close(self) -> None:
         self._connection.close()
 
-    def rows(self, start: float | None = None, end: float | None = None) -> Iterator[Record]:
+    def rows(
+        self, start: float | None = None, end: float | None = None, where: Mapping[str, Sequence[str]] | None = None
+    ) -> Iterator[Record]:
         """The exports that ended in [start, end), in order of their end, log and seq; columns as in the contract."""
         names = SQL(", ").join(
             SQL(_RFC3339 if column.kind == "time" else "{}").format(Identifier(column.name)) for column in COLUMNS
         )
-        where, values = _within("ended_at", start, end)
+        condition, values = _within("ended_at", start, end, where or {})
         sql = SQL("SELECT {} FROM {} WHERE {} ORDER BY exports.ended_at, log, seq, gateway").format(
-            names, self._exports(), where
+            names, self._exports(), condition
         )
         with told(self._table):
             for row in rows_of(self._connection, sql, values):
@@ -67,42 +68,36 @@ class PostgresReader:
         tz: str = "UTC",
         start: float | None = None,
         end: float | None = None,
+        where: Mapping[str, Sequence[str]] | None = None,
     ) -> list[Record]:
         """Sums over the exports that ended in [start, end), as those over one ledger.
 
         Raises:
             ValueError: no such column, period or time zone.
         """
-        unknown = [name for name in by if name not in _TEXTS]
+        unknown = [name for name in (*by, *(where or ())) if name not in _TEXTS]
         if unknown:
             raise ValueError(f"{unknown[0]} is not a column to group by")
         keys = [name for name in dict.fromkeys(by) if name != "currency"]
-        where, values = _within("ended_at", start, end)
+        condition, values = _within("ended_at", start, end, where or {})
         with told(self._table):
-            starts, labels = self._periods(period, tz, where, values)
-            grouped = [SQL("coalesce({}, '') COLLATE \"C\"").format(Identifier(name)) for name in (*keys, "currency")]
-            number = "width_bucket(ended_at, %s::timestamptz[])" if starts else "%s::bigint"
-            group = SQL(", ").join([SQL(number), *grouped])
-            sql = SQL(
-                "SELECT {group}, {figures} FROM {exports} WHERE {where} GROUP BY {places} ORDER BY {first}, {places}"
-            ).format(
-                group=group,
-                figures=_FIGURES,
-                exports=self._exports(),
-                where=where,
-                places=SQL(", ").join(SQL(str(place)) for place in range(1, len(keys) + 3)),
-                first=SQL(f"min({_QUARTER})"),
+            starts, labels = self._periods(period, tz, condition, values)
+            number = SQL("width_bucket(ended_at, %s::timestamptz[])" if starts else "%s::bigint")
+            named = [SQL("coalesce({}, '') COLLATE \"C\"").format(Identifier(name)) for name in (*keys, "currency")]
+            places = SQL(", ").join(SQL(str(place)) for place in range(1, len(keys) + 3))
+            sql = SQL("SELECT {}, {} FROM {} WHERE {} GROUP BY {} ORDER BY {}").format(
+                SQL(", ").join([number, *named]), _FIGURES, self._exports(), condition, places, places
             )
             found = self._connection.execute(sql, (starts or 1, *values)).fetchall()
         return [_sum(row, keys, labels if period is not None else None) for row in found]
 
     def refusals(self, start: float | None = None, end: float | None = None) -> list[Record]:
         """Refused requests by minute, tenant and reason, of the minutes that began in [start, end)."""
-        where, values = _within("minute", start, end)
+        condition, values = _within("minute", start, end, {})
         sql = SQL(
             "SELECT {}, tenant, reason, sum(count) FROM {} WHERE {} GROUP BY minute, tenant, reason"
             ' ORDER BY minute, tenant COLLATE "C", reason COLLATE "C"'
-        ).format(SQL(_RFC3339).format(Identifier("minute")), table_name(self._table, "_refusals"), where)
+        ).format(SQL(_RFC3339).format(Identifier("minute")), table_name(self._table, "_refusals"), condition)
         with told(self._table):
             found = self._connection.execute(sql, values).fetchall()
         return [
@@ -114,13 +109,13 @@ class PostgresReader:
         return SQL("{} AS exports").format(table_name(self._table))
 
     def _periods(
-        self, period: str | None, tz: str, where: Composed, values: list[Any]
+        self, period: str | None, tz: str, condition: Composed, values: list[Any]
     ) -> tuple[list[datetime], list[str]]:
         """The beginnings and names of the periods that there are rows in; checked, even if there are none."""
         period_starts(period, tz, 0, 0)
         if period is None:
             return [], []
-        sql = SQL("SELECT min(ended_at), max(ended_at) FROM {} WHERE {}").format(self._exports(), where)
+        sql = SQL("SELECT min(ended_at), max(ended_at) FROM {} WHERE {}").format(self._exports(), condition)
         first, last = self._connection.execute(sql, values).fetchone() or (None, None)
         if first is None or last is None:
             return [], []
@@ -128,13 +123,19 @@ class PostgresReader:
         return [_moment(start_us) for start_us in starts], labels
 
 
-def _within(column: str, start: float | None, end: float | None) -> tuple[Composed, list[Any]]:
+def _within(
+    column: str, start: float | None, end: float | None, where: Mapping[str, Sequence[str]]
+) -> tuple[Composed, list[Any]]:
     """Bounds as a condition, so that the store looks into the months it needs."""
-    parts, values = [SQL("true")], []
-    for bound, sign in ((start, ">="), (end, "<")):
+    parts: list[Composable] = [SQL("true")]
+    values: list[Any] = []
+    for bound, sign in ((start, SQL("{} >= %s")), (end, SQL("{} < %s"))):
         if bound is not None:
-            parts.append(SQL(f"{{}} {sign} %s").format(Identifier(column)))  # type: ignore[arg-type]
+            parts.append(sign.format(Identifier(column)))
             values.append(_moment(micros(bound)))
+    for name, wanted in where.items():
+        parts.append(SQL("coalesce({}, '') = ANY(%s)").format(Identifier(name)))
+        values.append(list(wanted))
     return SQL(" AND ").join(parts), values
 
 

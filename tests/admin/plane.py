@@ -9,6 +9,7 @@ from typing import Any
 from gateway.clock import PriceTime
 from gateway.config import Settings, load_text
 from gateway.config.build import price_book, read_curves
+from gateway.shipping.shipper import Condition
 from pricing.book import PriceBook
 
 TOKEN = "a-token-of-the-operator"
@@ -150,6 +151,16 @@ class Ledger:
         return [row for row in self.rows if ("period" in row) == (period is not None) and row["by"] == tuple(by)]
 
 
+@dataclass
+class Shipping:
+    """Stores, as their shippers last told."""
+
+    sinks: list[Condition] = field(default_factory=list)
+
+    def conditions(self) -> list[Condition]:
+        return self.sinks
+
+
 class Plane:
     """What the admin port sees."""
 
@@ -157,6 +168,7 @@ class Plane:
         self.settings = of
         self.prices = Desk(price_book(of, read_curves(of, time.time())))
         self.books = Ledger()
+        self.shipping = Shipping()
         self.ready = True
         self.started_at = time.time() - 3 * 3600
         self.price_time = PriceTime(of.price_clock if replayed else None, time.time())

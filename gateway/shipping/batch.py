@@ -11,7 +11,18 @@ from typing import NamedTuple
 
 from gateway.ledger.following import LogsDiffer, Position, follow
 from gateway.ledger.instants import parse_us, rfc3339
-from gateway.ledger.segment import OPENING, TERMINAL, Head, Place, Record, hash_of, parse
+from gateway.ledger.segment import (
+    HEADERS,
+    OPENING,
+    RECORD_VERSION,
+    TERMINAL,
+    Head,
+    LedgerTooNew,
+    Place,
+    Record,
+    hash_of,
+    parse,
+)
 from pricing.export import COLUMNS, FIRST_COLUMNS, NAMES
 
 BATCH_BYTES_MAX = 8 * 1024 * 1024  # of lines; about 50 MB in memory once parsed
@@ -84,6 +95,7 @@ def next_batch(directory: Path, log: int, start: Mark, head: Head, rows_max: int
 
     Raises:
         LogsDiffer: the mark is not of this log, which was restored or replaced.
+        LedgerTooNew: a later version wrote what comes next.
     """
     at_head = Position(head.segment, head.offset)
     if start.position == at_head:
@@ -147,7 +159,9 @@ def _add(batch: Batch, line: bytes, end: Position) -> None:
     if line.startswith(_OPENINGS):
         return
     record, problem = parse(line)
-    if record is not None and record["record"] in TERMINAL:
+    if record is not None and record["record"] in HEADERS:
+        check_version(record)
+    elif record is not None and record["record"] in TERMINAL:
         for name in _LATER:  # rows of an older version have none
             record.setdefault(name, None)
         problem = unsound(record, line)
@@ -159,6 +173,16 @@ def _add(batch: Batch, line: bytes, end: Position) -> None:
             batch.refusals.append(Refusal(record, hash_of(line), end))
     if problem:
         batch.skipped.append(Skipped(Place(end.segment, end.offset - len(line) - 1), problem))
+
+
+def check_version(header: Record) -> None:
+    """Rows of a later version are not shipped in part: what a store has taken it never gets again.
+
+    Raises:
+        LedgerTooNew: this is the first record of a segment that a later version wrote.
+    """
+    if header.get("v", 0) > RECORD_VERSION:
+        raise LedgerTooNew(f"the ledger has records of version {header['v']}; this software knows {RECORD_VERSION}")
 
 
 _sound_types: set[tuple[type, ...]] = set()  # of whole rows: few, because only what may be unknown differs

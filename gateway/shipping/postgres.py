@@ -23,6 +23,7 @@ from operator import itemgetter
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from gateway.ledger.following import Position
@@ -233,6 +234,11 @@ def _definitions(table: str) -> Iterator[tuple[str, list[Composed]]]:
 
 def connect(url: str) -> psycopg.Connection[Any]:
     """A connection that commits by itself and notices a peer that is gone."""
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # The driver would show the part that it cannot read, which may be a password.
+        raise SinkError("PostgreSQL: the URL cannot be read; encode special characters in it as %XX") from None
     connection = psycopg.connect(
         url, autocommit=True, connect_timeout=CONNECT_S, application_name="tokenport", keepalives_idle=30
     )

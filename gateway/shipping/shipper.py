@@ -13,9 +13,20 @@ from typing import Protocol
 
 from gateway.ledger.following import LogsDiffer, Position
 from gateway.ledger.instants import MICROS, parse_us
-from gateway.ledger.segment import Head, Place, Record, logs, read_head, read_record, segment_numbers, segment_path
+from gateway.ledger.segment import (
+    HEADERS,
+    Head,
+    LedgerTooNew,
+    Place,
+    Record,
+    logs,
+    read_head,
+    read_record,
+    segment_numbers,
+    segment_path,
+)
 from gateway.shipping import cursor
-from gateway.shipping.batch import Batch, Mark, next_batch
+from gateway.shipping.batch import Batch, Mark, check_version, next_batch
 from gateway.telemetry import SINK_BACK, SINK_FAILED, SINK_REREAD, SINK_SKIPPED
 
 logger = logging.getLogger("tokenport.shipping")
@@ -139,6 +150,8 @@ class Shipper:
             self._marks.clear()  # what the store does not know of, it does not have
         self._marks.update(known)
         self._lags.clear()
+        for log, mark in self._marks.items():
+            check_version(self._first_record(log, mark.position) or {})
 
     def _ship(self, log: int) -> bool:
         """Whether there may be more."""
@@ -184,16 +197,17 @@ class Shipper:
         self._close()
         self._failed_in_a_row += 1
         problem = " ".join(f"{type(error).__name__}: {error}".split()) or repr(error)
-        if isinstance(error, SinkError | LogsDiffer):
+        if isinstance(error, (SinkError, LogsDiffer, LedgerTooNew)):
             problem = str(error)
         if problem != self.condition.problem or self.condition.reachable is not False:
             logger.error(SINK_FAILED, extra={"sink": self.name, "problem": problem})
         self.condition = replace(self.condition, failures=self.condition.failures + 1)
-        for log in logs(self.data_dir / "ledger"):
-            directory = self.data_dir / "ledger" / str(log)
-            head = _head(directory)
-            if head is not None:
-                self._look_ahead(log, directory, head)
+        try:
+            for log in logs(self.data_dir / "ledger"):
+                self._look_ahead(log, self.data_dir / "ledger" / str(log))
+        except Exception:
+            # What waits is then as it was last known: to ship again matters more.
+            logger.exception("lag not measured", extra={"sink": self.name})
         self._tell(reachable=False, problem=problem)
         return backoff_s(self._failed_in_a_row, self.rng)
 
@@ -230,23 +244,30 @@ class Shipper:
         if batch is not None and batch.rows:
             lag.oldest_at, lag.seen = _ended(batch.rows[0].record), mark.position
 
-    def _look_ahead(self, log: int, directory: Path, head: Head) -> None:
+    def _look_ahead(self, log: int, directory: Path) -> None:
         """The same while the store takes nothing: the oldest row is looked for once."""
+        head = _head(directory)
+        if head is None:
+            return
         mark = self._marks.get(log, Mark())
         self._measure(log, directory, head, None)
         lag = self._lags[log]
         if lag.rows and lag.seen != mark.position:
             try:
                 self._measure(log, directory, head, next_batch(directory, log, mark, head, 1))
-            except (LogsDiffer, OSError):
+            except (LogsDiffer, LedgerTooNew):
                 lag.oldest_at = None
 
     def _from_file(self, log: int, position: Position) -> Mark:
         """A mark of which only the position is known; its `seq` is that of its segment's beginning, so that the lag is
         rather too large."""
-        first = read_record(self.data_dir / "ledger" / str(log), Place(position.segment, 0))
-        seq = first.get("seq") if first is not None else None
-        return Mark(position, "", seq if isinstance(seq, int) else 0)
+        first = self._first_record(log, position)
+        return Mark(position, "", first["seq"] if first is not None else 0)
+
+    def _first_record(self, log: int, position: Position) -> Record | None:
+        """Of the segment that a position is in."""
+        found = read_record(self.data_dir / "ledger" / str(log), Place(position.segment, 0))
+        return found if found is not None and found["record"] in HEADERS else None
 
 
 def bytes_between(directory: Path, start: Position, end: Position) -> int:

@@ -1,6 +1,8 @@
 """PostgreSQL as a store: what is in it, whatever happens on the way there."""
 
+import os
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -225,3 +227,30 @@ def test_a_text_comes_back_as_it_was(tmp_path, database):
     write_log(log_of(tmp_path), [row(0, model=odd), row(1, model=""), row(2, destination_country=None, exported=None)])
     shipped(tmp_path, database)
     assert store_figures(database)[0] == ledger_figures(tmp_path)[0]
+
+
+def test_a_server_that_hangs_is_left_after_a_while_and_doubles_nothing(tmp_path, database, monkeypatch):
+    monkeypatch.setattr("gateway.shipping.postgres.DELIVER_S_MAX", 0.3)
+    write(tmp_path, range(5))
+    found = to_postgres(tmp_path, database)
+    ship(found)
+    ((server, *_),) = query(database, "SELECT pid FROM pg_stat_activity WHERE application_name = 'tokenport'")
+    assert isinstance(server, int)
+    os.kill(server, signal.SIGSTOP)
+    try:
+        write(tmp_path, range(5, 10))
+        assert found.turn() > 0
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert "PostgreSQL" in found.condition.problem
+    monkeypatch.undo()
+    ship(found)
+    found.sink.close()
+    assert stored_ids(database) == ids(range(10))
+
+
+def test_an_url_that_cannot_be_read_is_not_shown(tmp_path):
+    write(tmp_path, range(1))
+    found = to_postgres(tmp_path, "postgres://u:pass%zzword@127.0.0.1/x")
+    assert found.turn() > 0
+    assert "cannot be read" in found.condition.problem and "pass" not in found.condition.problem

@@ -230,3 +230,34 @@ def test_a_poll_is_what_a_row_waits_at_most(tmp_path):
     shipping = shipper(tmp_path, Store())
     assert shipping.turn() == POLL_S
     assert export_id(1) in shipping.sink.ids()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("shipped_before", [False, True])
+def test_what_a_later_version_wrote_waits_for_it(tmp_path, monkeypatch, shipped_before):
+    store = Store()
+    with monkeypatch.context() as later:
+        later.setattr("gateway.ledger.tail.RECORD_VERSION", 99)
+        write(tmp_path, range(5))
+    if shipped_before:
+        with monkeypatch.context() as later:
+            later.setattr("gateway.shipping.batch.RECORD_VERSION", 99)
+            ship(shipper(tmp_path, store, batch_rows=2))
+        store.marks[0] = store.batches[0].end
+        store.batches.clear()
+    shipping = shipper(tmp_path, store)
+    assert shipping.turn() > 0
+    assert "records of version 99" in shipping.condition.problem
+    assert store.batches == []
+
+
+def test_a_lag_that_cannot_be_measured_ends_no_thread(tmp_path, monkeypatch):
+    write(tmp_path, range(5))
+    store = Store()
+    store.problem = "away"
+    shipping = shipper(tmp_path, store)
+    with monkeypatch.context() as broken:
+        broken.setattr("gateway.shipping.shipper.bytes_between", lambda *_: 1 // 0)
+        assert shipping.turn() > 0
+    store.problem = ""
+    ship(shipping)
+    assert store.ids() == ids(range(5))

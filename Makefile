@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 LOCKS := lock/bootstrap.txt lock/development.txt
 ARGS ?=
 
-.PHONY: help setup run test check bench chaos focus fuzz lock clean
+.PHONY: help setup run test check bench chaos focus shipping fuzz lock clean
 
 help:
 	@echo "make run     install everything and play the demo on a real model (ARGS='--speed 600 --port 9000')"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench   CPU per request and token beside a bare relay, lag, memory (ARGS='--quick --only held,wide')"
 	@echo "make chaos   10,000 requests over every fault (ARGS='--seed 7 --requests 50000 --workers 4')"
 	@echo "make focus   the FOCUS export before its validator, which FOCUS_VALIDATOR names (another Python's environment)"
+	@echo "make shipping  stores killed ten times each while rows are shipped (ARGS='--kills 50 --rate 2000')"
 	@echo "make fuzz    coverage-guided fuzzing of the parsers (ARGS='--seconds 600')"
 	@echo "make setup   only install: .venv with .venv/bin/tokenport"
 	@echo "make lock    resolve the lock files from pyproject.toml (ARGS=--upgrade: newer versions)"
@@ -56,6 +57,9 @@ chaos: setup
 
 focus: setup
 	$(BIN)/python -m tests.focus_validator
+
+shipping: setup
+	$(BIN)/python -m tests.shipping $(ARGS)
 
 # atheris is installed when asked for, where it has a wheel; the inputs that were kept are replayed by `make test`.
 fuzz: setup

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.commands.query import EXAMPLES as QUERY_EXAMPLES
-from gateway.commands.selection import add_filters, add_period
+from gateway.commands.selection import add_filters, add_period, add_source
 from gateway.ledger.focus import CHARGE_PERIODS, VIEWS
 from gateway.ledger.reading import PERIODS
 from gateway.ledger.tables import DIMENSIONS
@@ -152,6 +152,7 @@ def _report(command: argparse.ArgumentParser) -> None:
         " negative one, and, estimated, what the same tokens and bytes would have cost more at the nearest site"
         " (least rtt_ms) at the prices that the configuration gives for those hours",
     )
+    add_source(command)
     add_period(command)
     add_filters(command)
 
@@ -164,6 +165,7 @@ def _export(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="written whole or not at all (default: stdout)",
     )
+    add_source(command)
     add_period(command)
     add_filters(command)
     focus = command.add_argument_group(

@@ -131,6 +131,15 @@ FEED_FETCHED = Metric(
     "tokenport_feed_fetched_seconds", "gauge", "When a feed was last read, in seconds since the epoch.", ("feed",)
 )
 FEED_FAILING = Metric("tokenport_feed_failing", "gauge", "1 if the last reading of a feed failed.", ("feed",))
+SINK_ROWS = Metric("tokenport_sink_rows_total", "counter", "Rows delivered to a store.", ("sink",))
+SINK_SKIPPED_LINES = Metric(
+    "tokenport_sink_skipped_lines_total", "counter", "Damaged lines of the logs that were passed over.", ("sink",)
+)
+SINK_FAILURES = Metric("tokenport_sink_failures_total", "counter", "Deliveries to a store that failed.", ("sink",))
+SINK_UP = Metric("tokenport_sink_up", "gauge", "1 while a store takes what it is given.", ("sink",))
+SINK_LAG_ROWS = Metric("tokenport_sink_lag_rows", "gauge", "Committed rows that a store does not have yet.", ("sink",))
+SINK_LAG_BYTES = Metric("tokenport_sink_lag_bytes", "gauge", "Bytes of the logs that wait for a store.", ("sink",))
+SINK_LAG = Metric("tokenport_sink_lag_seconds", "gauge", "Age of the oldest row that a store lacks.", ("sink",))
 BUDGET = Metric(
     "tokenport_budget_tokens", "gauge", "Budget of a tenant in its current period.", ("tenant", "part")
 )  # part: limit | used | reserved
@@ -256,3 +265,7 @@ LEDGER_DAMAGED = "damage found in the ledger; a new segment was begun"
 SEGMENT_DAMAGED = "a closed segment is damaged; it is not sealed and stays as it is"
 EJECTED = "backend ejected"
 RETURNED = "backend returned"
+SINK_FAILED = "a store did not take what it was given; it is tried again"
+SINK_BACK = "a store takes rows again"
+SINK_SKIPPED = "a damaged line was not shipped"
+SINK_REREAD = "a store is given the whole log again"

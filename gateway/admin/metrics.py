@@ -114,10 +114,11 @@ class _Scrape(Collector):
             else:
                 yield _counter(metric, self._sums.counters.get(metric.name, {}))
         for metric, samples in self._gauges:
-            gauge = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+            make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            family = make(metric.name, metric.help, labels=metric.labels)
             for labels, number in samples:
-                gauge.add_metric(labels, number)
-            yield gauge
+                family.add_metric(labels, number)
+            yield family
 
 
 def _counter(metric: Metric, counts: Mapping[Labels, float]) -> Family:
@@ -157,6 +158,7 @@ def _gauges(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Iterator[Gauge]
         yield names.SEALED_AGE, [((), max(0.0, wall_s - seals.last_sealed_at))]
     yield names.SEGMENTS_DAMAGED, [((), len(seals.damaged))]
     yield from _prices(plane, wall_s)
+    yield from _sinks(plane, wall_s)
     yield (
         names.BUDGET,
         [
@@ -166,6 +168,17 @@ def _gauges(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Iterator[Gauge]
             for part, number in (("limit", budget.tokens), ("used", budget.used), ("reserved", budget.reserved))
         ],
     )
+
+
+def _sinks(plane: ControlPlane, wall_s: float) -> Iterator[Gauge]:
+    found = plane.shipping.conditions()
+    yield names.SINK_ROWS, [((sink.name,), sink.rows) for sink in found]
+    yield names.SINK_SKIPPED_LINES, [((sink.name,), sink.skipped) for sink in found]
+    yield names.SINK_FAILURES, [((sink.name,), sink.failures) for sink in found]
+    yield names.SINK_UP, [((sink.name,), sink.reachable is True) for sink in found]
+    yield names.SINK_LAG_ROWS, [((sink.name,), sink.lag_rows) for sink in found]
+    yield names.SINK_LAG_BYTES, [((sink.name,), sink.lag_bytes) for sink in found]
+    yield names.SINK_LAG, [((sink.name,), sink.lag_s(wall_s)) for sink in found]
 
 
 def _prices(plane: ControlPlane, wall_s: float) -> Iterator[Gauge]:

@@ -108,6 +108,7 @@ class Page:
             "decisions": views.decision_views(plane, fleet, tz),
             "tenants": views.tenant_views(fleet, tz),
             "feeds": views.feed_views(plane, wall_s),
+            "sinks": views.sink_views(plane, wall_s, tz),
             "first_request": _first_request(plane),
             **self._figures(trade, tz),
         }

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gateway.clock import PriceTime
 from gateway.config import Settings
 from gateway.ledger.sealing import DamagedSegment
+from gateway.shipping.shipper import Condition
 from pricing.book import PriceBook
 
 
@@ -68,6 +69,12 @@ class SealDesk(Protocol):
     def now(self) -> SealCondition: ...
 
 
+class ShippingDesk(Protocol):
+    """The stores that rows are shipped to."""
+
+    def conditions(self) -> Sequence[Condition]: ...
+
+
 class ControlPlane(Protocol):
     """A running gateway, seen from its admin port."""
 
@@ -85,6 +92,9 @@ class ControlPlane(Protocol):
 
     @property
     def seals(self) -> SealDesk: ...
+
+    @property
+    def shipping(self) -> ShippingDesk: ...
 
     @property
     def ready(self) -> bool: ...

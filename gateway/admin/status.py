@@ -15,6 +15,7 @@ from gateway.admin.fleet import BackendNow, Fleet, TenantNow, merge
 from gateway.admin.plane import ControlPlane
 from gateway.clock import timestamp, wall
 from gateway.config.settings import LinkSettings
+from gateway.shipping.shipper import Condition
 from pricing.book import PriceBook, PriceSlice
 
 try:
@@ -72,6 +73,7 @@ def describe(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Json:
         "backends": [_backend(backend, plane) for backend in fleet.backends],
         "links": list(_links(plane)),
         "feeds": list(_feeds(plane, wall_s)),
+        "sinks": [_sink(sink, wall_s) for sink in plane.shipping.conditions()],
         "tenants": [_tenant(tenant) for tenant in fleet.tenants],
         "decisions": [{**decision, "at": timestamp(decision["at"])} for decision in fleet.decisions],
     }
@@ -171,6 +173,22 @@ def _feeds(plane: ControlPlane, wall_s: float) -> Iterator[Json]:
             "age_s": round(wall_s - fetched_at, 3) if fetched_at is not None else None,
             "problem": state.problem,
         }
+
+
+def _sink(sink: Condition, wall_s: float) -> Json:
+    return {
+        "name": sink.name,
+        "kind": sink.kind,
+        "reachable": sink.reachable,
+        "since": timestamp(sink.since) if sink.reachable is not None else None,
+        "problem": sink.problem,
+        "rows": sink.rows,
+        "skipped_lines": sink.skipped,
+        "failures": sink.failures,
+        "lag_rows": sink.lag_rows,
+        "lag_bytes": sink.lag_bytes,
+        "lag_s": round(sink.lag_s(wall_s), 3),
+    }
 
 
 def _tenant(tenant: TenantNow) -> Json:

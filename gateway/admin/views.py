@@ -17,6 +17,7 @@ from gateway.admin.outlook import SIDE_S, Outlook
 from gateway.admin.plane import ControlPlane
 from gateway.admin.status import link_per_gb, price_zone, priced_links
 from gateway.config import BackendSettings
+from gateway.shipping.shipper import Condition
 from pricing.book import PriceSlice
 from pricing.energy import PricePoint
 from pricing.transit import LOCAL_LINK
@@ -126,6 +127,17 @@ class FeedView:
     name: str
     age: str
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class SinkView:
+    name: str
+    kind: str
+    health: str  # ok | part | out
+    state: str
+    problem: str
+    shipped: str
+    waits: str  # rows and bytes that the store lacks; empty if none
 
 
 def notices(plane: ControlPlane, fleet: Fleet, at: float, tz: ZoneInfo) -> Iterator[Notice]:
@@ -348,3 +360,32 @@ def feed_views(plane: ControlPlane, wall_s: float) -> list[FeedView]:
         )
         for name, state in plane.prices.feeds.items()
     ]
+
+
+def sink_views(plane: ControlPlane, wall_s: float, tz: ZoneInfo) -> list[SinkView]:
+    """The stores that rows are shipped to."""
+    return [
+        SinkView(
+            name=sink.name,
+            kind=sink.kind,
+            health={True: "part" if sink.lag_rows else "ok", False: "out", None: "part"}[sink.reachable],
+            state=_sink_state(sink, wall_s, tz),
+            problem=sink.problem,
+            shipped=figures.whole(sink.rows),
+            waits=f"{_rows(sink.lag_rows)}, {figures.short(sink.lag_bytes)}B" if sink.lag_rows else "",
+        )
+        for sink in plane.shipping.conditions()
+    ]
+
+
+def _sink_state(sink: Condition, wall_s: float, tz: ZoneInfo) -> str:
+    if sink.reachable is None:
+        return "connecting"
+    if not sink.reachable:
+        return f"takes nothing since {figures.date_and_hour(sink.since, tz)}"
+    behind = f"{_rows(sink.lag_rows)}, {figures.span(sink.lag_s(wall_s))} behind"
+    return behind if sink.lag_rows else "up to date"
+
+
+def _rows(count: int) -> str:
+    return f"{figures.whole(count)} row" if count == 1 else f"{figures.whole(count)} rows"

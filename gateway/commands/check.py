@@ -19,6 +19,8 @@ def run(arguments: Namespace) -> int:
     links, routes = _count(settings.links, "link"), _count(settings.rules, "route")
     tenants = _count(settings.tenants, "tenant")
     print(f"{arguments.config}: good: {backends} in {regions}, {links}, {routes}, {tenants}")
+    for sink in settings.sinks:
+        print(f"ships to {sink.name}: {sink.kind}, {sink.place}")
     return 0
 
 

@@ -7,17 +7,17 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from gateway.commands.output import UsageError, fail, report_problems, settings_of
+from gateway.commands.output import UsageError, fail, report_problems
 from gateway.commands.output_file import output_file
 from gateway.commands.progress import Progress
 from gateway.commands.selection import selection
+from gateway.commands.source import UNREACHABLE, Unreachable, figures
 from gateway.config import ConfigError
 from gateway.extras import MissingExtra
 from gateway.ledger import focus_columns
 from gateway.ledger.focus import FocusTerms, focus_rows
 from gateway.ledger.formats import Rows, write_csv, write_jsonl
 from gateway.ledger.parquet import UnfitValue, write_parquet
-from gateway.ledger.reading import Reader
 from gateway.ledger.segment import Record
 
 Writer = Callable[[Rows, BinaryIO], int]
@@ -28,20 +28,22 @@ _ADVANCE_ROWS = 1000
 def run(arguments: Namespace) -> int:
     path: Path | None = arguments.output
     try:
-        settings = settings_of(arguments)
         asked = selection(arguments)
         if arguments.format == "parquet" and path is None and sys.stdout.isatty():
             raise UsageError("--format parquet: is binary and not for a terminal; give --output FILE")
+        write = _focus_writer(arguments) if arguments.format == "focus" else WRITERS[arguments.format]
+        with figures(arguments) as reader, output_file(path) as out:
+            sums = reader.sums((), None, "UTC", asked.start, asked.end, asked.where)
+            with Progress(sum(row["requests"] for row in sums), "rows") as progress:
+                write(_watched(reader.rows(asked.start, asked.end, asked.where), progress), out)
+            if expired := reader.expired(asked.start, asked.end):
+                print(f"tokenport: {expired:,} rows have expired and are not in it; report has sums", file=sys.stderr)
     except ConfigError as error:
         return report_problems(error)
     except UsageError as error:
         return fail(str(error))
-    write = _focus_writer(arguments) if arguments.format == "focus" else WRITERS[arguments.format]
-    try:
-        with Reader(settings.gateway.data_dir) as reader, output_file(path) as out:
-            sums = reader.sums((), None, "UTC", asked.start, asked.end, asked.where)
-            with Progress(sum(row["requests"] for row in sums), "rows") as progress:
-                write(_watched(reader.rows(asked.start, asked.end, asked.where), progress), out)
+    except Unreachable as error:
+        return fail(str(error), UNREACHABLE)
     except (MissingExtra, UnfitValue) as error:
         return fail(f"--format {arguments.format}: {error}")
     except BrokenPipeError:

@@ -10,11 +10,13 @@ from gateway.commands.budgets import budget_rows, print_budgets
 from gateway.commands.output import UsageError, fail, print_rows, report_problems, settings_of
 from gateway.commands.selection import Selection, selection
 from gateway.commands.sites import print_sites
+from gateway.commands.source import UNREACHABLE, Unreachable, figures
 from gateway.commands.table import Row, decimals_for
 from gateway.config import ConfigError, Settings
-from gateway.ledger.reading import Reader
+from gateway.ledger.reading import Reader, RowsExpired
 from gateway.ledger.segment import Record
 from gateway.ledger.tables import DIMENSIONS, FIGURES
+from gateway.shipping.sources import Figures
 
 PERIOD = "period"
 DEFAULT_PERIOD = "day"
@@ -28,24 +30,29 @@ REFUSAL_COLUMNS = ("minute", "tenant", "reason", "count")
 
 def run(arguments: Namespace) -> int:
     try:
-        settings = settings_of(arguments)
         asked = selection(arguments)
         _check_kind(arguments, asked)
         by = _dimensions(arguments.by or DEFAULT_BY, arguments.period)
+        if arguments.budgets:
+            return _budgets(settings_of(arguments), asked, arguments.format)
+        if arguments.sites:
+            return _told(print_sites(settings_of(arguments), asked, arguments.period, arguments.format))
+        with figures(arguments) as reader:
+            if arguments.refusals:
+                return _refusals(reader, asked, arguments.format)
+            return _sums(reader, arguments, asked, by)
     except ConfigError as error:
         return report_problems(error)
-    except UsageError as error:
+    except (UsageError, RowsExpired) as error:
         return fail(str(error))
-    if arguments.refusals:
-        return _refusals(settings, asked, arguments.format)
-    if arguments.budgets:
-        return _budgets(settings, asked, arguments.format)
-    if arguments.sites:
-        return _told(print_sites(settings, asked, arguments.period, arguments.format))
+    except Unreachable as error:
+        return fail(str(error), UNREACHABLE)
+
+
+def _sums(reader: Figures, arguments: Namespace, asked: Selection, by: Sequence[str]) -> int:
     keys = [name for name in by if name != PERIOD]
     period = arguments.period or DEFAULT_PERIOD if PERIOD in by else None
-    with Reader(settings.gateway.data_dir) as reader:
-        rows = reader.sums(keys, period, arguments.tz, asked.start, asked.end, asked.where)
+    rows = reader.sums(keys, period, arguments.tz, asked.start, asked.end, asked.where)
     if arguments.format == "table":
         _print_for_people(rows, by)
     else:
@@ -58,6 +65,8 @@ def _check_kind(arguments: Namespace, asked: Selection) -> None:
     """Raises UsageError for options of another kind of report."""
     if arguments.by and (arguments.refusals or arguments.sites or arguments.budgets):
         raise UsageError("--by: sums exports; --refusals, --sites and --budgets have columns of their own")
+    if arguments.source and (arguments.sites or arguments.budgets):
+        raise UsageError("--source: --sites and --budgets are about the sites and tenants of this gateway")
     if arguments.refusals and set(asked.where) - {"tenant"}:
         raise UsageError("--refusals: a refused request went nowhere; only --tenant narrows them")
     if arguments.budgets and (set(asked.where) - {"tenant"} or arguments.start or arguments.end or arguments.period):
@@ -73,9 +82,8 @@ def _budgets(settings: Settings, asked: Selection, form: str) -> int:
     return 0
 
 
-def _refusals(settings: Settings, asked: Selection, form: str) -> int:
-    with Reader(settings.gateway.data_dir) as reader:
-        rows = reader.refusals(asked.start, asked.end)
+def _refusals(reader: Figures, asked: Selection, form: str) -> int:
+    rows = reader.refusals(asked.start, asked.end)
     tenants = asked.where.get("tenant")
     rows = [row for row in rows if tenants is None or row["tenant"] in tenants]
     total = {"minute": "total", "count": sum(row["count"] for row in rows)}

@@ -37,6 +37,16 @@ def add_period(command: ArgumentParser) -> None:
     command.add_argument("--tz", default="UTC", help="time zone of --from, --to and of periods (default: UTC)")
 
 
+def add_source(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--source",
+        default="",
+        metavar="URL",
+        help="read a store that gateways ship to: the name of a sink in the configuration, postgres://... or"
+        " clickhouse+https://...; ?table=NAME where it is not exports (default: this gateway's own ledger)",
+    )
+
+
 def add_filters(command: ArgumentParser) -> None:
     group = command.add_argument_group("only some exports", "Each may be repeated: any of them. - stands for unknown.")
     for option, column in FILTERS.items():

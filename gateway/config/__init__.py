@@ -19,6 +19,7 @@ from gateway.config.settings import (
     PriceClock,
     RuleSettings,
     Settings,
+    SinkSettings,
     TenantSettings,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "PriceClock",
     "RuleSettings",
     "Settings",
+    "SinkSettings",
     "TenantSettings",
     "load_file",
     "load_text",

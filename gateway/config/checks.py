@@ -34,6 +34,7 @@ def names(draft: Draft) -> None:
     _unique(draft, draft.tenants, [tenant.name for tenant in settings.tenants])
     _unique(draft, draft.teams, [team.name for team in settings.teams])
     _unique(draft, draft.users, [f"{user.team}/{user.name}" if user.name else "" for user in settings.users])
+    _unique(draft, draft.sinks, [sink.name for sink in settings.sinks])
     unnamed: dict[tuple[str, str], Table] = {}
     for table, link in zip(draft.links, settings.links, strict=True):
         ends = (link.origin, link.edge)

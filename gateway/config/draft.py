@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TypeVar
 
-from gateway.config import sections, sections_routes, sections_sites, sections_tenants
+from gateway.config import sections, sections_routes, sections_sinks, sections_sites, sections_tenants
 from gateway.config.fields import Context
 from gateway.config.reader import Problems, Table
 from gateway.config.settings import Settings
@@ -33,6 +33,7 @@ class Draft:
     tenants: list[Table]
     teams: list[Table]
     users: list[Table]
+    sinks: list[Table]
 
     def refer(self, path: str, name: str, section: str, known: list[str], kind: str) -> bool:
         """Whether a name is defined; if it surely is not, that is a problem of whoever uses it."""
@@ -64,6 +65,7 @@ def draft(top: Table, context: Context) -> Draft:
     tenants, tenant_tables = _listed(top, "tenants", sections_tenants.tenant)
     teams, team_tables = _listed(top, "teams", sections_tenants.team)
     users, user_tables = _listed(top, "users", sections_tenants.user)
+    sinks, sink_tables = _listed(top, "sinks", lambda table: sections_sinks.sink(table, context))
     limits = sections.limits(top.table("limits"))
     ledger = sections.ledger(top.table("ledger"))
     price_clock = sections.price_clock(top.table("price_clock"))
@@ -84,6 +86,7 @@ def draft(top: Table, context: Context) -> Draft:
         tenants=tuple(tenants),
         teams=tuple(teams),
         users=tuple(users),
+        sinks=tuple(sinks),
         price_clock=price_clock,
     )
     return Draft(
@@ -99,6 +102,7 @@ def draft(top: Table, context: Context) -> Draft:
         tenants=tenant_tables,
         teams=team_tables,
         users=user_tables,
+        sinks=sink_tables,
     )
 
 

@@ -290,6 +290,25 @@ class UserSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """`[[sinks]]`: a store that committed rows are shipped to."""
+
+    name: str
+    kind: str  # postgres | nats | clickhouse
+    url: str = field(repr=False)  # with the password in it
+    table: str = "exports"  # postgres, clickhouse
+    stream: str = "tokenport"  # nats
+    subject: str = "tokenport.exports"  # nats: in front of gateway and log
+    batch_rows: int = 1000
+    ca_file: Path | None = None  # nats, clickhouse
+
+    @property
+    def place(self) -> str:
+        """Where rows go, for people."""
+        return f"stream {self.stream}" if self.kind == "nats" else f"table {self.table}"
+
+
+@dataclass(frozen=True, slots=True)
 class PriceClock:
     """`[price_clock]`: prices of another time, replayed for a rehearsal. Every page says so while it is set."""
 
@@ -320,5 +339,6 @@ class Settings:
     tenants: tuple[TenantSettings, ...] = ()
     teams: tuple[TeamSettings, ...] = ()
     users: tuple[UserSettings, ...] = ()
+    sinks: tuple[SinkSettings, ...] = ()
     price_clock: PriceClock | None = None  # None: the wall clock
     notes: tuple[str, ...] = ()  # legal, but probably not meant; one line each, for `check` to show

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gateway.ledger.lock import LedgerBusy
 from gateway.ledger.rollups import BadRollups
 from gateway.ledger.sealing import Sealer, Sealing
 from gateway.ledger.sealkey import SealKeyError, load_key
+from gateway.shipping.cursor import taken_by_all
 
 _NICE = 19  # only what nobody else wants
 
@@ -34,8 +36,8 @@ class Pass:
 
 
 def main() -> int:
-    """Arguments: the data directory, and as JSON `plain_s`, `keep_days`, `keep_bytes` and the `damaged` segments that
-    are known."""
+    """Arguments: the data directory, and as JSON `plain_s`, `keep_days`, `keep_bytes`, the `damaged` segments that are
+    known, and the names of the `sinks` that rows are shipped to."""
     leave_with_parent()
     os.nice(_NICE)
     result = Pass()
@@ -55,7 +57,8 @@ def _run(data_dir: Path, asked: dict[str, Any], result: Pass) -> None:
     if not any(keep):
         return
     expirer = Expirer(ledger, key)
-    for seal in expirable(ledger, keep, wall(), lambda log: None, folded_positions(ledger / INDEX_NAME)):
+    shipped = partial(taken_by_all, data_dir, asked["sinks"])
+    for seal in expirable(ledger, keep, wall(), shipped, folded_positions(ledger / INDEX_NAME)):
         expirer.expire(seal)
         result.expired.append((seal.log, seal.segment))
 

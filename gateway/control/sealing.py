@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import wall
-from gateway.config import LedgerSettings
+from gateway.config import Settings
 from gateway.ledger.instants import MICROS, parse_us
 from gateway.ledger.sealing import DamagedSegment, due
 from gateway.ledger.seals import BadSeal, read_seal, seal_numbers
@@ -43,7 +43,7 @@ class SealsNow:
 class Sealings:
     """Keeps the closed segments of one data directory sealed."""
 
-    def __init__(self, data_dir: Path, settings: Callable[[], LedgerSettings], expired: Callable[[], None]) -> None:
+    def __init__(self, data_dir: Path, settings: Callable[[], Settings], expired: Callable[[], None]) -> None:
         """`expired` is called when segments are gone."""
         self._data_dir = data_dir
         self._ledger = data_dir / "ledger"
@@ -65,19 +65,20 @@ class Sealings:
 
     async def _look(self) -> None:
         settings = self._settings()
+        ledger = settings.ledger
         problem = ""
-        expires = bool(settings.keep_days or settings.keep_bytes) and wall() >= self._expire_at
-        if expires or await asyncio.to_thread(due, self._ledger, settings.plain_s, wall(), frozenset(self._damaged)):
+        expires = bool(ledger.keep_days or ledger.keep_bytes) and wall() >= self._expire_at
+        if expires or await asyncio.to_thread(due, self._ledger, ledger.plain_s, wall(), frozenset(self._damaged)):
             self._expire_at = wall() + EXPIRE_EVERY_S
             problem = await self._pass(settings)
             if problem and problem != self.now.problem:
                 logger.error("segments not sealed", extra={"problem": problem})
         self.now = await asyncio.to_thread(self._count, problem)
 
-    async def _pass(self, settings: LedgerSettings) -> str:
+    async def _pass(self, settings: Settings) -> str:
         """Seal what there is, and let go. Returns why not all of it could be."""
-        asked = {name: getattr(settings, name) for name in ("plain_s", "keep_days", "keep_bytes")}
-        asked["damaged"] = list(self._damaged)
+        asked = {name: getattr(settings.ledger, name) for name in ("plain_s", "keep_days", "keep_bytes")}
+        asked |= {"damaged": list(self._damaged), "sinks": [sink.name for sink in settings.sinks]}
         arguments = str(self._data_dir), json.dumps(asked)
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gateway.control.sealer", *arguments),

@@ -1,8 +1,8 @@
 """The control plane: one process that carries no customer traffic.
 
 It holds the data directory's lock, binds the public socket, starts the workers and replaces a dead one, keeps prices
-fresh, reloads the configuration, folds the logs into the index, has what is closed sealed, and serves the admin port.
-What it decides reaches the workers as whole snapshots over their channels.
+fresh, reloads the configuration, folds the logs into the index, has what is closed sealed, ships the logs to other
+stores, and serves the admin port. What it decides reaches the workers as whole snapshots over their channels.
 
     start     lock, bind, read prices, start workers; listen once the first worker has recovered its log
     reload    SIGHUP or a changed file: validate first, swap whole; a bad file keeps what is in force
@@ -27,6 +27,7 @@ from gateway.control.configuration import Configuration
 from gateway.control.prices import Prices
 from gateway.control.processes import BACKLOG, StartupError, WorkerProcess, bind, lock_directory
 from gateway.control.sealing import Sealings
+from gateway.control.shipping import Shipping
 from gateway.control.snapshot import Snapshot
 from gateway.edge.metering import Spent
 from gateway.ledger import lock
@@ -79,7 +80,7 @@ class Supervisor:
             self.prices = Prices(self.settings, self._prices_changed)
             await self.prices.start()
             self.books = Books(gateway.data_dir)
-            self.seals = Sealings(gateway.data_dir, lambda: self.settings.ledger, self.books.shrink)
+            self.seals = Sealings(gateway.data_dir, lambda: self.settings, self.books.shrink)
             try:
                 load_or_make_key(gateway.data_dir)
                 await self.books.start()
@@ -87,6 +88,8 @@ class Supervisor:
                 raise StartupError(str(error)) from None
             except OSError as error:
                 raise StartupError(f"gateway.data_dir: cannot use {gateway.data_dir}: {error}") from None
+            self.shipping = Shipping(gateway.data_dir)
+            self._ship()
             admin = AdminServer(self)
             await admin.start(await bind(gateway.admin_listen, "gateway.admin_listen"))
             self._handle_signals()
@@ -96,6 +99,7 @@ class Supervisor:
             await self._work(listener, announce)
             await admin.stop()
             await self.prices.stop()
+            await self.shipping.stop()
             await self.books.stop()
             return 0
         finally:
@@ -138,6 +142,7 @@ class Supervisor:
             return list(error.problems)
         if changed:
             await self.prices.install(self.settings)
+            self._ship()
             problems = await self._install()
             if problems:
                 return problems
@@ -257,6 +262,13 @@ class Supervisor:
                 problems.append(f"the worker of log {worker.log} did not take the configuration; its log says why")
                 logger.error("worker did not take the configuration", extra={"log": worker.log})
         return problems
+
+    def _ship(self) -> None:
+        try:
+            self.shipping.install(self.settings.sinks)
+        except OSError as error:
+            # Rows wait in the logs; what is served does not depend on it.
+            logger.error("nothing is shipped", extra={"problem": str(error)})
 
     async def _prices_changed(self) -> None:
         await self._install()

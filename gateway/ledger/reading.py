@@ -39,12 +39,16 @@ LEDGER_NAME = "ledger"
 Filter = Mapping[str, Sequence[str]]  # column -> the values that are wanted; "": unknown
 
 _TEXTS = frozenset(column.name for column in COLUMNS if column.kind == "text")
-_EVERYTHING: Filter = {}
+EVERYTHING: Filter = {}
 _CHUNK_ROWS = 1000
 _STRETCHES_MAX = 120  # ten years of months; a day that is cut for the viewer every day (`period="day"`) has none
 _FOREVER_US = 2**62 // QUARTER_US * QUARTER_US
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LABELS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
+
+
+class RowsExpired(Exception):
+    """What is asked needs rows that were not to be kept; says which of it, and how many."""
 
 
 class Reader:
@@ -68,7 +72,7 @@ class Reader:
         self._connection.close()
 
     def rows(
-        self, start: float | None = None, end: float | None = None, where: Filter = _EVERYTHING
+        self, start: float | None = None, end: float | None = None, where: Filter = EVERYTHING
     ) -> Iterator[Record]:
         """The exports that ended in [start, end), in order of their end, then log and seq; columns as in the contract.
         In chunks, so that nothing is held open and damage half way through is survived.
@@ -95,7 +99,7 @@ class Reader:
         tz: str = "UTC",
         start: float | None = None,
         end: float | None = None,
-        where: Filter = _EVERYTHING,
+        where: Filter = EVERYTHING,
     ) -> list[Record]:
         """Sums over the exports that ended in [start, end), grouped by columns and by a period of a time zone.
 
@@ -103,17 +107,18 @@ class Reader:
         currency (two currencies have no sum) and the figures: requests, exported_tokens and the summable columns.
 
         Raises:
-            ValueError: no such column, period or time zone; or only sums are left of rows that this needs.
+            ValueError: no such column, period or time zone.
+            RowsExpired: only sums are left of rows that this needs.
         """
         _check_texts((*by, *where))
-        label = _labels(period, tz)
+        label = period_labels(period, tz)
         bounds = (_from(start), _until(end))
         aligned = not any(bound % QUARTER_US for bound in bounds)
         keys = [name for name in dict.fromkeys(by) if name != "currency"]
         others = [] if aligned else ["bounds within a quarter of an hour"]
         others += sorted({*keys, *where} - {*DIMENSIONS, "currency"})
         if others and (rows := self.expired(start, end)):
-            raise ValueError(f"{', '.join(others)}: of {rows:,} rows that ended then only sums are left")
+            raise RowsExpired(f"{', '.join(others)}: of {rows:,} rows that ended then only sums are left")
         if not others:
             figures = _rolled_up(keys, self._query(self._whole_days, label, *bounds), _conditions(where, 3))
         else:
@@ -288,7 +293,7 @@ def _until(end: float | None) -> int:
     return _FOREVER_US if end is None else micros(end)
 
 
-def _labels(period: str | None, tz: str) -> Callable[[int], str]:
+def period_labels(period: str | None, tz: str) -> Callable[[int], str]:
     """Quarter of an hour -> the name of the period it is in."""
     if period is None:
         return lambda quarter: ""

@@ -10,6 +10,7 @@ from gateway.clock import PriceTime
 from gateway.config import Settings, load_text
 from gateway.config.build import price_book, read_curves
 from gateway.control.sealing import SealsNow
+from gateway.shipping.shipper import Condition
 from pricing.book import PriceBook
 
 TOKEN = "a-token-of-the-operator"
@@ -158,6 +159,16 @@ class Seals:
         self.now = SealsNow(2, 9000, time.time() - 600)
 
 
+@dataclass
+class Shipping:
+    """Stores, as their shippers last told."""
+
+    sinks: list[Condition] = field(default_factory=list)
+
+    def conditions(self) -> list[Condition]:
+        return self.sinks
+
+
 class Plane:
     """What the admin port sees."""
 
@@ -166,6 +177,7 @@ class Plane:
         self.prices = Desk(price_book(of, read_curves(of, time.time())))
         self.books = Ledger()
         self.seals = Seals()
+        self.shipping = Shipping()
         self.ready = True
         self.started_at = time.time() - 3 * 3600
         self.price_time = PriceTime(of.price_clock if replayed else None, time.time())

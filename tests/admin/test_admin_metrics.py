@@ -1,5 +1,6 @@
 """The scrape, read back by Prometheus' own parser."""
 
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -9,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as text_form
 from prometheus_client.samples import Sample
 
 from gateway import telemetry
+from gateway.shipping.shipper import Condition
 from gateway.telemetry import OVERHEAD, REQUESTS, TOKENS, TTFT, Counters
 from tests.admin.conftest import Serve
 from tests.admin.plane import Feed, Plane, backend, status
@@ -127,3 +129,19 @@ def test_every_counted_metric_says_what_it_is_in_seconds_or_counts() -> None:
         assert metric.name.endswith("_seconds" if metric.kind == "histogram" else "_total")
         assert list(metric.bounds) == sorted(set(metric.bounds))
         assert bool(metric.bounds) == (metric.kind == "histogram")
+
+
+async def test_a_scrape_shows_how_far_behind_each_store_is(serve: Serve, plane: Plane) -> None:
+    plane.shipping.sinks = [
+        Condition("pg", "postgres", reachable=True, rows=70, skipped=2, failures=3),
+        Condition("js", "nats", reachable=False, lag_rows=5, lag_bytes=9000, oldest_at=time.time() - 60),
+    ]
+    seen = await scrape(await serve(plane))
+    assert seen[key("tokenport_sink_rows_total", sink="pg")] == 70
+    assert seen[key("tokenport_sink_failures_total", sink="pg")] == 3
+    assert seen[key("tokenport_sink_skipped_lines_total", sink="pg")] == 2
+    assert [seen[key("tokenport_sink_up", sink=sink)] for sink in ("pg", "js")] == [1, 0]
+    assert [seen[key("tokenport_sink_lag_rows", sink=sink)] for sink in ("pg", "js")] == [0, 5]
+    assert [seen[key("tokenport_sink_lag_bytes", sink=sink)] for sink in ("pg", "js")] == [0, 9000]
+    assert seen[key("tokenport_sink_lag_seconds", sink="pg")] == 0
+    assert seen[key("tokenport_sink_lag_seconds", sink="js")] == pytest.approx(60, abs=10)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from gateway.shipping.shipper import Condition
 from pricing.book import PriceBook
 from tests.admin.conftest import Serve
 from tests.admin.plane import Feed, Plane, backend, decision, settings, status, sums
@@ -291,3 +292,43 @@ async def test_a_budget_is_shown_with_what_is_used_and_reserved(serve: Serve, pl
     plane.workers = [status(tenants=[{"name": "acme", "streams": 2, "budget": budget}])]
     text = (await read(await serve(plane))).text
     assert "acme 2 400,000 50 % of 1,000,000 a month" in text
+
+
+async def test_the_page_says_plainly_how_each_store_is_doing(serve: Serve, plane: Plane) -> None:
+    now = time.time()
+    client = await serve(plane)
+    assert "Shipped to" not in (await read(client)).text
+    plane.shipping.sinks = [
+        Condition("pg", "postgres", reachable=True, rows=1234),
+        Condition("slow", "postgres", reachable=True, lag_rows=1, lag_bytes=3000, oldest_at=now - 42),
+        Condition("js", "nats", reachable=False, since=now - 7200, problem=HOSTILE, lag_rows=5, oldest_at=now - 7200),
+        Condition("new", "clickhouse"),
+    ]
+    text = (await read(client)).text
+    for words in (
+        "pg postgres 1,234 up to date –",
+        "slow postgres 0 1 row, 42 s behind 1 row,",
+        "js nats 0 takes nothing since",
+        HOSTILE,
+        "new clickhouse 0 connecting",
+    ):
+        assert words in text, words
+
+
+async def test_status_names_each_store_with_its_lag(serve: Serve, plane: Plane) -> None:
+    plane.shipping.sinks = [Condition("js", "nats", False, 0.0, "gone", 7, 1, 2, 5, 900, time.time() - 60)]
+    async with (await serve(plane)).get("/status") as response:
+        (sink,) = (await response.json())["sinks"]
+    assert sink.pop("lag_s") == pytest.approx(60, abs=10)
+    assert sink == {
+        "name": "js",
+        "kind": "nats",
+        "reachable": False,
+        "since": "1970-01-01T00:00:00.000000Z",
+        "problem": "gone",
+        "rows": 7,
+        "skipped_lines": 1,
+        "failures": 2,
+        "lag_rows": 5,
+        "lag_bytes": 900,
+    }

@@ -34,6 +34,7 @@ KEYS = {
     "tenants": "name keys tariff_per_mtok budget limits country value_per_second deny_origins",
     "teams": "tenant name limits budget",
     "users": "team name limits budget",
+    "sinks": "name kind url url_env password_env table batch_rows stream subject ca_file",
 }
 
 

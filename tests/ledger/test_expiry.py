@@ -12,7 +12,7 @@ from gateway.ledger.expiry import Expirer, Keep, expirable
 from gateway.ledger.following import Position
 from gateway.ledger.index import INDEX_NAME, Index, folded_positions
 from gateway.ledger.instants import DAY_US, MICROS
-from gateway.ledger.reading import Reader
+from gateway.ledger.reading import Reader, RowsExpired
 from gateway.ledger.rollups import BadRollups, read_rollups, rollup_numbers, rollup_path
 from gateway.ledger.sealkey import load_or_make_key, public_hex
 from gateway.ledger.seals import Seal, read_seal, seal_path
@@ -107,9 +107,9 @@ def test_what_needs_rows_says_that_they_are_gone(tmp_path, directory):
     shrink(tmp_path)
     with Reader(tmp_path) as reader:
         assert reader.expired() > 0
-        with pytest.raises(ValueError, match="dialect: of .* rows that ended then only sums"):
+        with pytest.raises(RowsExpired, match=r"dialect: of .* rows that ended then only sums"):
             reader.sums(("dialect",))
-        with pytest.raises(ValueError, match="bounds within a quarter of an hour: "):
+        with pytest.raises(RowsExpired, match="bounds within a quarter of an hour: "):
             reader.sums((), start=1.5)
 
 

@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 LOCKS := lock/bootstrap.txt lock/development.txt
 ARGS ?=
 
-.PHONY: help setup run test check bench chaos fuzz lock clean
+.PHONY: help setup run test check bench chaos crash fuzz lock clean
 
 help:
 	@echo "make run     install everything and play the demo on a real model (ARGS='--speed 600 --port 9000')"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   lint, types and the rules of the house"
 	@echo "make bench   CPU per request and token beside a bare relay, lag, memory (ARGS='--quick --only held,wide')"
 	@echo "make chaos   10,000 requests over every fault (ARGS='--seed 7 --requests 50000 --workers 4')"
+	@echo "make crash   100,000 requests and 200 times kill -9 (ARGS='--seed 7 --requests 5000 --kills 20')"
 	@echo "make fuzz    coverage-guided fuzzing of the parsers (ARGS='--seconds 600')"
 	@echo "make setup   only install: .venv with .venv/bin/tokenport"
 	@echo "make lock    resolve the lock files from pyproject.toml (ARGS=--upgrade: newer versions)"
@@ -52,6 +53,9 @@ bench: setup
 
 chaos: setup
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+crash: setup
+	$(BIN)/python -m tests.crash $(ARGS)
 
 # atheris is installed when asked for, where it has a wheel; the inputs that were kept are replayed by `make test`.
 fuzz: setup

@@ -300,7 +300,7 @@ class StreamAttempt(Attempt):
     def _tell_input(self, usage: dict[str, Any]) -> None:
         """The input does not change while a stream runs: put on the board once, for whoever recovers this."""
         told = claims(usage)
-        if told.input is not None:
+        if told.input:
             self.slot.input(told.input, told.cached or 0)
             self._input_told = True
 

@@ -23,7 +23,7 @@ from tests.fakes.gateway import POLL_S, Gateway, Row, eventually
 from tests.integration.stage import nothing_is_held
 
 AT_ONCE = 48
-ROUND = 10_000  # requests
+ROUND = 5000  # requests
 # Idle connections to backends are kept for four seconds; a sweep and a status call come on top.
 QUIET_S = 20.0
 # A hundred thousand rows, on a machine that does other things as well.
@@ -76,8 +76,11 @@ class Campaign:
                 group.create_task(self._visit(visit, coming))
         async with self._world.at_work:
             self._say("everybody has left; the books are closed")
+            known = len(self._world.report.findings)
             await self._quiet(before)
             await self._close_books(since)
+            for finding in self._world.report.findings[known:]:
+                self._say(finding)
 
     async def _visit(self, visit: Visit, coming: asyncio.Semaphore) -> None:
         try:

@@ -257,6 +257,31 @@ async def test_a_new_gateway_starts_at_once_after_the_supervisor_was_killed(
         await assert_verified(gateway)
 
 
+async def test_an_orphan_that_is_killed_after_the_next_gateway_began_is_recovered_by_it(
+    tmp_path: Path, backend: ScriptedBackend
+) -> None:
+    """The log was in use when that gateway started, and none of its workers has it."""
+    site = backend.site()
+    async with gateway_of(tmp_path, site) as gateway:
+        streams = crowd(gateway, Script(tokens=600, event_s=EVENT_S), count=20)
+        await streams.all_heard()
+        [orphan] = gateway.workers()
+        # Stopped, it holds its log without an end to its streams, as if it hung.
+        os.kill(orphan, signal.SIGSTOP)
+        gateway.kill_supervisor()
+        gateway.configure(gateway.config.read_text().replace(gateway.url.removeprefix("http://"), "127.0.0.1:0"))
+        await gateway.start()
+        assert await gateway.export() == []
+        os.kill(orphan, signal.SIGKILL)
+        seen = await streams.results()
+        rows = by_request(await gateway.rows(20))
+        for each in seen:
+            assert rows[each.request_id]["outcome"] == "recovered"
+            assert_bounded(each, rows[each.request_id], site)
+        assert_each_open_ends_once(gateway)
+        await assert_verified(gateway)
+
+
 async def test_a_torn_last_line_is_cut_and_nothing_else_changes(tmp_path: Path, backend: ScriptedBackend) -> None:
     async with gateway_of(tmp_path, backend.site()) as gateway:
         seen = [await stream(gateway.url, KEY, Ask(script=Script(tokens=3))) for _ in range(5)]

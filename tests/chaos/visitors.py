@@ -120,11 +120,11 @@ class Visitor:
 
     async def _pipelined(self) -> None:
         """All in one write; the answers come in order."""
+        for account in self.accounts:
+            # Whoever has no answer when the connection ends, or never comes about, has lost it.
+            account.lost = True
         async with RawClient.connect(self._url) as client:
             await client.send(b"".join(asking(account.errand) for account in self.accounts))
-            for account in self.accounts:
-                # Whoever has no answer when the connection ends has lost it.
-                account.lost = True
             for account in self.accounts:
                 self._account = account
                 await self._read(client)

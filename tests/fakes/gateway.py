@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,13 +92,21 @@ def clean_environment() -> dict[str, str]:
 class Gateway:
     """One gateway. `async with Gateway(directory, text) as gateway:` starts it and, at the end, stops it cleanly."""
 
-    def __init__(self, directory: Path, configuration: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        configuration: str,
+        environ: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
+        """`before` is a command that ends by becoming the one that follows it."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.config = directory / "tokenport.toml"
         self.data_dir = directory / "var"
         self.configure(configuration)
         self._environ = dict(environ or {})
+        self._before = tuple(before)
         self._process: asyncio.subprocess.Process | None = None
         self._starts = 0
         self._killed = False
@@ -139,6 +147,7 @@ class Gateway:
         self._killed = False
         with self._output("stdout").open("wb") as out, self._output("stderr").open("wb") as err:
             self._process = await asyncio.create_subprocess_exec(
+                *self._before,
                 sys.executable,
                 "-m",
                 "gateway",

@@ -156,9 +156,14 @@ def count_answer(case: Case, attempt: AnswerAttempt) -> Counts:
     else:
         if told.output is not None:
             flags.append("usage_implausible")
-        per_token = case.desk.live.answer_bytes.predict(case.course.opening.origin_backend, BYTES_PER_ANSWER_TOKEN)
+        per_token = answer_bytes_per_token(case, case.course.opening)
         output, source, reasoning = round(content_bytes / per_token), "estimated", None
     return count_known(output, source, reasoning, _input(told, ()), case.demand.input_tokens, flags)
+
+
+def answer_bytes_per_token(case: Case, opening: Opening) -> float:
+    """Of the backend that an attempt goes to, for answers whose tokens nobody tells."""
+    return case.desk.live.answer_bytes.predict(opening.origin_backend, BYTES_PER_ANSWER_TOKEN)
 
 
 def _input(told: UsageClaims, flags: Collection[str]) -> InputClaim:

@@ -39,6 +39,7 @@ class Account:
     asked: bool = True  # False: the connection was lost before its turn
     lost: bool = False  # the connection ended, and it was not the visitor who ended it
     hung: bool = False
+    sending_s: float = 0.0  # of a slow sender, what it took to send all
     expected: tuple[int, ...] = ()  # of what is refused
     closed: bool | None = None  # whether the connection ended behind a refusal that ends it
     trouble: str = ""
@@ -182,6 +183,7 @@ class Visitor:
             for at, until in zip([0, *places], [*places, len(message)], strict=True):
                 await client.send(message[at:until])
                 await asyncio.sleep(PAUSE_S)
+            self._account.sending_s = self._loop.time() - self._account.began_at
             await self._read(client)
 
     # ---- those who leave

@@ -9,6 +9,7 @@ DOCUMENTS = (
     "README.md",
     "gateway/README.md",
     "infra/README.md",
+    "infra/counts.md",
     "infra/runbook.md",
     "pricing/README.md",
     "routing/README.md",

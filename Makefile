@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 LOCKS := lock/bootstrap.txt lock/development.txt
 ARGS ?=
 
-.PHONY: help setup run test check bench chaos focus shipping fuzz lock clean
+.PHONY: help setup run test check bench chaos crash focus shipping fuzz lock clean
 
 help:
 	@echo "make run     install everything and play the demo on a real model (ARGS='--speed 600 --port 9000')"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   lint, types and the rules of the house"
 	@echo "make bench   CPU per request and token beside a bare relay, lag, memory (ARGS='--quick --only held,wide')"
 	@echo "make chaos   10,000 requests over every fault (ARGS='--seed 7 --requests 50000 --workers 4')"
+	@echo "make crash   100,000 requests and 200 times kill -9 (ARGS='--seed 7 --requests 5000 --kills 20')"
 	@echo "make focus   the FOCUS export before its validator, which FOCUS_VALIDATOR names (another Python's environment)"
 	@echo "make shipping  stores killed ten times each while rows are shipped (ARGS='--kills 50 --rate 2000')"
 	@echo "make fuzz    coverage-guided fuzzing of the parsers (ARGS='--seconds 600')"
@@ -54,6 +55,9 @@ bench: setup
 
 chaos: setup
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+crash: setup
+	$(BIN)/python -m tests.crash $(ARGS)
 
 focus: setup
 	$(BIN)/python -m tests.focus_validator

@@ -18,6 +18,8 @@ from gateway.edge.metering import Spent
 from gateway.edge.shares import period_bounds
 from gateway.ledger import lock
 from gateway.ledger.index import INDEX_NAME, Index
+from gateway.ledger.lock import LedgerBusy
+from gateway.ledger.log import LedgerUnavailable
 from gateway.ledger.reading import Reader
 from gateway.ledger.recovery import recover_log
 
@@ -35,6 +37,7 @@ class Books:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="books")
         self._index: Index | None = None
         self._shrinking = True  # a stop may have come before the last step of it
+        self._unrecovered: dict[int, str] = {}  # logs without a worker, not looked after yet, and why if it failed
 
     async def start(self) -> None:
         self._index = await self._run(lambda: Index(self._ledger / INDEX_NAME))
@@ -93,14 +96,30 @@ class Books:
         return Spent(wall_s, tuple(logs), await self._run(read) if limited else {})
 
     async def recover_others(self, logs: Iterable[int]) -> None:
-        """Recover logs that no worker of this configuration will open."""
-        ours = set(logs)
-        for directory in sorted(self._ledger.glob("[0-9]*")):
-            log = int(directory.name)
-            if log not in ours and not lock.held(directory):
+        """Recover logs that no worker of this configuration will open. One that an orphaned worker still holds is left
+        for `recover_released`."""
+        others = {int(directory.name) for directory in self._ledger.glob("[0-9]*")} - set(logs)
+        self._unrecovered = dict.fromkeys(sorted(others), "")
+        await self.recover_released()
+
+    async def recover_released(self) -> None:
+        """Recover those of the other logs whose last worker is gone by now: it may have been killed."""
+        for log, said in list(self._unrecovered.items()):
+            if lock.held(self._ledger / str(log)):
+                continue
+            try:
                 recovered = await self._run(partial(recover_log, self._ledger, log, wall()))
-                if recovered:
-                    logger.warning("recovered records of another log", extra={"log": log, "records": recovered})
+            except LedgerBusy:
+                continue
+            except LedgerUnavailable as error:
+                # The disk may be full. It is tried again as long as this gateway runs, and said once.
+                if str(error) != said:
+                    logger.error("another log not recovered", extra={"log": log, "problem": str(error)})
+                self._unrecovered[log] = str(error)
+                continue
+            del self._unrecovered[log]
+            if recovered:
+                logger.warning("recovered records of another log", extra={"log": log, "records": recovered})
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -334,6 +334,7 @@ class Supervisor:
     async def _fold(self) -> None:
         while True:
             try:
+                await self.books.recover_released()
                 await self.books.fold()
             except Exception:
                 # The index is a view: whatever ails it, the gateway serves on, and the next fold tries again.

@@ -53,7 +53,7 @@ NOTHING = Counts(Usage(0), 0, 0, "counted", ())
 
 
 class InputClaim(NamedTuple):
-    """Input as the backend told it; None where it did not."""
+    """Input as the backend told it; None where it did not. Its parts are not more than the whole."""
 
     tokens: int | None = None
     cached: int | None = None
@@ -140,8 +140,5 @@ def _counts(
         tokens, cached, cache_write = input_estimate, 0, 0
     else:
         tokens = claim.tokens
-        if cached + cache_write > tokens:
-            notes.append("cached_exceeds_input")
-            cached, cache_write = 0, 0
     usage = Usage(tokens, cached, cache_write, generated, min(reasoning or 0, generated))
     return Counts(usage, delivered, delivered, source, tuple(dict.fromkeys(notes)))

@@ -100,16 +100,16 @@ class Delivery:
             else:
                 self._ends.extend(list(accumulate(sizes, initial=at))[-more:])
 
-    def whole(self, status: int, fields: Iterable[Field], body: bytes, tokens: int) -> None:
+    def whole(self, status: int, fields: Iterable[Field], body: bytes, tokens: int, *, estimated: bool) -> None:
         """Hand over a whole non-streaming answer of so many tokens."""
         self.payload_bytes += len(body)
-        self._slot.count(0, tokens + 1, self.payload_bytes)
+        self._slot.count_plain(tokens, self.payload_bytes, estimated=estimated)
         self._client.respond(status, fields, body)
 
-    def raw(self, data: bytes) -> None:
-        """Hand over a piece of an answer that is no event stream."""
+    def raw(self, data: bytes, tokens: int) -> None:
+        """Hand over a piece of an answer that is no event stream; with it, about so many tokens."""
         self.payload_bytes += len(data)
-        self._slot.count(self._events, 0, self.payload_bytes)
+        self._slot.count_plain(tokens, self.payload_bytes, estimated=True)
         self._written += self._client.write(data)
 
     def finish(self, *, supply_done: bool = False) -> None:

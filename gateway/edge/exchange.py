@@ -35,7 +35,7 @@ from gateway.edge.hedging import Hedging
 from gateway.edge.lane import Lane
 from gateway.edge.patience import DUE_NOW, EVENT_STREAM
 from gateway.edge.relay import AnswerAttempt, Attempt, StreamAttempt
-from gateway.edge.settling import count_answer, opening_of, settle
+from gateway.edge.settling import answer_bytes_per_token, count_answer, opening_of, settle
 from gateway.errors import ApiError, Refused, RequestRejected, StaleConnection, UpstreamError, UpstreamMalformed
 from gateway.ledger.board import Slot
 from gateway.ledger.log import LedgerUnavailable
@@ -147,7 +147,8 @@ class Exchange(Hedging):
             assert isinstance(self.delivery, Lane)
             attempt = StreamAttempt(self, connection, slot, desk.now, tap, self.delivery)
         else:
-            attempt = AnswerAttempt(self, connection, slot, desk.now, self.delivery)
+            per_token = answer_bytes_per_token(self, opening)
+            attempt = AnswerAttempt(self, connection, slot, desk.now, self.delivery, per_token)
         return attempt, head, body
 
     # ---- told by the attempt and by the log
@@ -225,9 +226,11 @@ class Exchange(Hedging):
             self._failed(error)
             return
         self._mark_first(attempt)
-        self.counts = count_answer(self, attempt)
-        attempt.released = True
-        self.delivery.whole(200, self._fields(JSON), attempt.body(), self.counts.delivered)
+        self.counts = counts = count_answer(self, attempt)
+        attempt.released, estimated = True, counts.source == "estimated"
+        if "input_estimated" not in counts.flags:
+            self.course.slot.input(counts.usage.input_tokens, counts.usage.cached_input_tokens)
+        self.delivery.whole(200, self._fields(JSON), attempt.body(), counts.delivered, estimated=estimated)
         self._complete()
 
     def _finish(self, attempt: Attempt) -> None:

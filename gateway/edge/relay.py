@@ -300,7 +300,7 @@ class StreamAttempt(Attempt):
     def _tell_input(self, usage: dict[str, Any]) -> None:
         """The input does not change while a stream runs: put on the board once, for whoever recovers this."""
         told = claims(usage)
-        if told.input is not None:
+        if told.input:
             self.slot.input(told.input, told.cached or 0)
             self._input_told = True
 
@@ -352,6 +352,7 @@ class AnswerAttempt(Attempt):
     """An attempt at a non-streaming answer: held whole while it is small enough to be tried elsewhere."""
 
     __slots__ = (
+        "_bytes_per_token",
         "_delivery",
         "_pieces",
         "answer_bytes",
@@ -359,10 +360,18 @@ class AnswerAttempt(Attempt):
     )
 
     def __init__(
-        self, owner: Owner, connection: UpstreamConnection, slot: Slot, now: Callable[[], float], delivery: Delivery
+        self,
+        owner: Owner,
+        connection: UpstreamConnection,
+        slot: Slot,
+        now: Callable[[], float],
+        delivery: Delivery,
+        bytes_per_token: float,
     ) -> None:
+        """By `bytes_per_token` one that leaves before it is read is counted, for whoever recovers it."""
         super().__init__(owner, connection, slot, now)
         self._delivery = delivery
+        self._bytes_per_token = bytes_per_token
         self._pieces: list[bytes] = []
         self.answer_bytes = 0
         self.complete = False
@@ -378,7 +387,7 @@ class AnswerAttempt(Attempt):
     def release(self) -> None:
         """Begin to stream an answer that is too large to hold."""
         self.released = True
-        self._delivery.raw(self.body())
+        self._hand_over(self.body())
 
     def _is_expected(self, head: ResponseHead) -> bool:
         return (head.get(b"content-type") or b"").lower().startswith(b"application/json")
@@ -394,9 +403,12 @@ class AnswerAttempt(Attempt):
             self._pieces.clear()
         self.slot.generated(0, 0, self.bytes_received)
         if self.released:
-            self._delivery.raw(data)
+            self._hand_over(data)
         elif self.too_large_to_hold:
             self._begin()
+
+    def _hand_over(self, data: bytes) -> None:
+        self._delivery.raw(data, round(self.answer_bytes / self._bytes_per_token))
 
     def _finished(self) -> None:
         self.complete = True

@@ -4,6 +4,8 @@ Synchronous and complete on every way out: the row is queued, the lease and the 
 The board slot outlives the row's way to the disk; the log frees it.
 """
 
+from collections.abc import Collection
+
 from gateway.clock import wall
 from gateway.edge.case import Case
 from gateway.edge.counting import NOTHING, Counts, EventRatio, InputClaim, count_interrupted, count_known, count_whole
@@ -14,8 +16,10 @@ from gateway.ledger.settlement import Ending, settle_row
 from gateway.ledger.terms import Terms
 from gateway.telemetry import DROPPED_EVENTS, OVERHEAD, TTFT
 from gateway.wire.openai_answer import UsageClaims, claims, hidden_reasoning, plausible_answer, plausible_stream
+from gateway.wire.openai_usage import CONTRADICTORY, DECREASING, EARLY, INPUT_CONTRADICTORY
 
-USAGE_CONTRADICTORY = "usage_contradictory"
+# Of claims that disagree with each other, or with when they came, none is believed.
+UNBELIEVED = frozenset((CONTRADICTORY, DECREASING, EARLY))
 # Bytes of an answer's text per token before any was measured.
 BYTES_PER_ANSWER_TOKEN = 4.0
 
@@ -98,13 +102,13 @@ def _counts(case: Case) -> Counts:
 
 def _count_stream(case: Case, attempt: StreamAttempt) -> Counts:
     tap, facts = attempt.tap, case.facts
+    flags = tap.usage_flags
     state = case.course.state
     ratio = EventRatio(state.tokens_per_event.value, case.course.opening.terms.tokens_per_event_max)
     if case.outcome == "completed":
         told = claims(tap.usage)
         hidden = hidden_reasoning(told.reasoning, reasoning_seen=tap.reasoning_events > 0)
-        # Of two claims that disagree neither is believed.
-        plausible = USAGE_CONTRADICTORY not in tap.usage_flags and plausible_stream(
+        plausible = UNBELIEVED.isdisjoint(flags) and plausible_stream(
             told.output,
             content_events=tap.content_events,
             hidden_reasoning=hidden,
@@ -118,18 +122,19 @@ def _count_stream(case: Case, attempt: StreamAttempt) -> Counts:
             plausible=plausible,
             events=tap.content_events,
             ratio=ratio,
-            claim=_input(told),
+            claim=_input(told, flags),
             input_estimate=case.demand.input_tokens,
-            flags=(*told.flags, *tap.usage_flags),
+            flags=(*told.flags, *flags),
         )
     told = claims(tap.usage) if tap.usage is not None else UsageClaims()
     return count_interrupted(
         generated=attempt.generated,
         delivered=case.left_with if case.left_with is not None else case.delivery.handed_over,
         ratio=ratio,
-        claim=_input(told),
+        claim=_input(told, flags),
         input_estimate=case.demand.input_tokens,
-        flags=tap.usage_flags,
+        # Before any content zero is no more than true.
+        flags=(*told.flags, *flags) if tap.content_events else flags,
     )
 
 
@@ -150,13 +155,20 @@ def count_answer(case: Case, attempt: AnswerAttempt) -> Counts:
     else:
         if told.output is not None:
             flags.append("usage_implausible")
-        backend = case.course.opening.terms.origin_backend
-        per_token = case.desk.live.answer_bytes.predict(backend, BYTES_PER_ANSWER_TOKEN)
+        per_token = answer_bytes_per_token(case, case.course.opening)
         output, source, reasoning = round(content_bytes / per_token), "estimated", None
-    return count_known(output, source, reasoning, _input(told), case.demand.input_tokens, flags)
+    return count_known(output, source, reasoning, _input(told, ()), case.demand.input_tokens, flags)
 
 
-def _input(told: UsageClaims) -> InputClaim:
+def answer_bytes_per_token(case: Case, opening: Opening) -> float:
+    """Of the backend that an attempt goes to, for answers whose tokens nobody tells."""
+    return case.desk.live.answer_bytes.predict(opening.terms.origin_backend, BYTES_PER_ANSWER_TOKEN)
+
+
+def _input(told: UsageClaims, flags: Collection[str]) -> InputClaim:
+    """What is believed of the input: a request without any does not exist, and two that differ are none."""
+    if not told.input or INPUT_CONTRADICTORY in flags:
+        return InputClaim()
     return InputClaim(told.input, told.cached, told.cache_write)
 
 
@@ -172,12 +184,19 @@ def _learn(case: Case, attempt: Attempt, counts: Counts, now: float) -> None:
         state.streamed(attempt.last_at - attempt.first_at, usage.output_tokens, attempt.started_at, now)
     if counts.source != "upstream":
         return
+    # What nobody saw says nothing of what events and bytes stand for.
     if facts.stream:
         assert isinstance(attempt, StreamAttempt)
-        state.tokens_per_event.observe(usage.output_tokens, attempt.tap.content_events)
+        shown = usage.output_tokens - hidden_reasoning(
+            usage.reasoning_tokens, reasoning_seen=attempt.tap.reasoning_events > 0
+        )
+        state.tokens_per_event.observe(shown, attempt.tap.content_events)
     elif case.answer is not None and usage.output_tokens:
         backend = case.course.opening.terms.origin_backend
-        live.answer_bytes.observe(backend, case.answer.content_bytes, usage.output_tokens)
+        shown = usage.output_tokens - hidden_reasoning(
+            usage.reasoning_tokens, reasoning_seen=case.answer.reasoning_seen
+        )
+        live.answer_bytes.observe(backend, case.answer.content_bytes, shown)
     if "input_estimated" not in counts.flags:
         live.input_bytes.observe(facts.model, facts.prompt_bytes, usage.input_tokens)
     live.lengths.observe(

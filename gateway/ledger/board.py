@@ -262,6 +262,10 @@ class Slot:
         cells[base + _DELIVERED_TOKENS] = tokens_plus_1
         cells[base + _TO_CLIENT] = bytes_to_client
 
+    def count_plain(self, tokens: int, bytes_to_client: int, *, estimated: bool) -> None:
+        """Of an answer that is no stream, and has no events: their cell says whether its tokens are an estimate."""
+        self.count(int(estimated), tokens + 1, bytes_to_client)
+
     @property
     def generated_at(self) -> int:
         """Which of `cells` `generated` writes, three in a row. For who stores a count per token, without a call."""

@@ -112,6 +112,8 @@ def ending_of(opening: Opening, entry: BoardEntry | None, ended_at_us: int) -> E
     if (sent, made) != (entry.delivered_tokens, entry.generated_tokens):
         flags = ("usage_implausible",)
     delivered, source = _tokens(opening, entry.delivered_events, sent)
+    if not opening.terms.stream and entry.delivered_events:
+        source = "estimated"  # as `count_plain` says
     generated = max(_tokens(opening, entry.generated_events, made)[0], delivered)
     if entry.input_tokens is None:
         flags += ("input_estimated",)

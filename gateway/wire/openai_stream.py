@@ -7,6 +7,8 @@ that is not whole never looks whole.
 
 A content event carries text, reasoning, a refusal, a call or audio, or a finish_reason. `content_events` counts those
 that carry more than a bare finish_reason: the events that tokens stand behind.
+
+`running_tokens` is what the backend said at the last of these events; None where that event said nothing that can be.
 """
 
 import math
@@ -19,6 +21,7 @@ import orjson
 from gateway.wire.openai import ShownUsage
 from gateway.wire.openai_answer import REASONING, error_facts, upstream_error
 from gateway.wire.openai_shape import Shape, filled, index_of, learn, plain_text, shows_reasoning, string_inside
+from gateway.wire.openai_usage import Usages
 from gateway.wire.splice import JsonOutOfBounds, replace_members, too_deep
 from gateway.wire.sse import EVENT_BYTES_MAX, EventSplitter, data_of, field_values, name_of, with_data
 
@@ -40,18 +43,16 @@ class StreamTap:
     __slots__ = (
         "_attempts",
         "_bad_events_max",
-        "_by_choice",
         "_choices",
         "_event_bytes_max",
-        "_final",
         "_learned_at",
         "_missed",
         "_newest",
         "_pause",
-        "_per_choice",
         "_shapes",
         "_show",
         "_splitter",
+        "_usages",
         "bad_events",
         "content_events",
         "done",
@@ -62,9 +63,6 @@ class StreamTap:
         "reasoning_events",
         "running_tokens",
         "started",
-        "usage",
-        "usage_events",
-        "usage_flags",
     )
 
     def __init__(
@@ -85,9 +83,6 @@ class StreamTap:
         )
         self.bad_events = 0
         self.model = ""
-        self.usage: dict[str, Any] | None = None  # the last one, running or final
-        self.usage_events = 0  # events that carry usage alone
-        self.usage_flags: tuple[str, ...] = ()
         self.running_tokens: int | None = None
         self._choices = choices
         self._show = show
@@ -101,14 +96,27 @@ class StreamTap:
         self._attempts = 0  # in a row whose shapes were never hit
         self._missed = 0
         self._pause = 1
-        self._by_choice: dict[int, int] | None = None if choices == 1 else {}
-        self._per_choice = False
-        self._final: dict[str, Any] | None = None
+        self._usages = Usages(choices)
 
     @property
     def whole(self) -> bool:
         """Every choice asked for has finished."""
         return len(self.finish_reasons) >= self._choices
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The last one, running or final."""
+        return self._usages.last
+
+    @property
+    def usage_events(self) -> int:
+        """Events that carry usage alone."""
+        return self._usages.finals
+
+    @property
+    def usage_flags(self) -> tuple[str, ...]:
+        """What is wrong with the usages of this stream, beyond what each says by itself."""
+        return self._usages.flags(self.content_events)
 
     @property
     def tail(self) -> bytes:
@@ -161,7 +169,7 @@ class StreamTap:
             begun = data.find(_EVENT_END) + len(_EVENT_END)
             passed = self._take(splitter.feed(data[:begun]))
             data = data[begun:]
-            if splitter.carry or self.ended:
+            if splitter.carry or self.ended or self._newest is not shape:
                 return passed + self._take(splitter.feed(data))
         end = data.rfind(_EVENT_END) + len(_EVENT_END)
         row = self._row(shape, data[:end])
@@ -229,6 +237,8 @@ class StreamTap:
             self._take_usage(usage, shape.index, carries=True)
         elif not string_inside(event, shape.head, end):
             return None
+        elif self.running_tokens is not None:
+            self._outrun()
         self.content_events += 1
         if shape.reasoning:
             self.reasoning_events += 1
@@ -296,6 +306,8 @@ class StreamTap:
                 return None
         if isinstance(usage, dict):
             self._take_usage(usage, index_of(choices[0]) if choices else None, carries=carries)
+        elif carries:
+            self._outrun()
         if carries:
             self.content_events += 1
             self.reasoning_events += any(shows_reasoning(choice) for choice in choices)
@@ -309,39 +321,16 @@ class StreamTap:
 
     def _take_usage(self, usage: dict[str, Any], index: int | None, *, carries: bool) -> None:
         """Note a usage: of one choice's event, or of none, which is final."""
-        claimed = usage.get("completion_tokens")
-        tokens = claimed if isinstance(claimed, int) and not isinstance(claimed, bool) and claimed >= 0 else None
-        if index is None:
-            self.usage_events += 1
-            if self.usage_events > 1:
-                self._flag("usage_doubled" if usage == self._final else "usage_contradictory")
-            if tokens is not None and self.running_tokens is not None and tokens < self.running_tokens:
-                self._flag("usage_contradictory")
-            self._final = usage
-        self.usage = usage
-        if tokens is not None:
-            self.running_tokens = tokens if index is None else self._run(index, tokens, carries=carries)
+        self.running_tokens = self._usages.take(usage, index, self.content_events, carries=carries)
+        if self._newest is not None and self._newest.middle is None:
+            # What is like the events before has no usage: it must not be passed on with this one's.
+            self._newest = None
 
-    def _run(self, index: int, tokens: int, *, carries: bool) -> int:
-        """The running count of all choices. Some servers (vLLM, SGLang) count each choice by itself, others the sum.
-
-        A sum grows with every content event, whichever choice it belongs to; a count that did not is a choice's own.
-        """
-        counts = self._by_choice
-        if counts is None:
-            if self.running_tokens is not None and tokens < self.running_tokens:
-                self._flag("usage_decreasing")
-            return tokens
-        others = max((count for each, count in counts.items() if each != index), default=-1)
-        if carries and tokens <= others:
-            self._per_choice = True
-        if 0 <= index < self._choices:
-            counts[index] = tokens
-        return sum(counts.values()) if self._per_choice else max(tokens, others)
-
-    def _flag(self, flag: str) -> None:
-        if flag not in self.usage_flags:
-            self.usage_flags = (*self.usage_flags, flag)
+    def _outrun(self) -> None:
+        """A content event without a count."""
+        if self.running_tokens is not None:
+            self.running_tokens = None
+            self._usages.outrun()
 
     def _learn(self, event: bytes, chunk: dict[str, Any], *, cuts: bool) -> None:
         """Learn this event's shape; where shapes keep missing, try less and less often."""

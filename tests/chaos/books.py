@@ -7,11 +7,12 @@ was written. Everybody else gets what the fate says, and not a byte that says ot
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 
 from tests.chaos.faults import Ending
 from tests.chaos.plan import LEAVING, REFUSED_MANNERS
+from tests.chaos.scenes import LIMITS
 from tests.chaos.visitors import Account
 from tests.fakes.backend import Served
 from tests.fakes.gateway import Row
@@ -20,6 +21,7 @@ from tests.integration.recomputation import differences
 # What a worker's end does to a connection is seen this long after it; and of a request whose client has just left, or
 # has just got all of it, the end may not have been written down yet.
 AROUND_S = 1.0
+SENDING_S_MAX: float = min(LIMITS["head_s"], LIMITS["body_s"])
 Findings = list[str]
 
 
@@ -35,15 +37,22 @@ class Span:
 
 
 class Books:
-    """All accounts of a campaign beside the ledger's rows and the backends' logs."""
+    """All accounts of a round beside the ledger's rows and the backends' logs."""
 
     def __init__(
-        self, accounts: Iterable[Account], rows: Iterable[Row], served: Mapping[str, list[Served]], kills: list[Span]
+        self,
+        accounts: Iterable[Account],
+        rows: Iterable[Row],
+        served: Mapping[str, list[Served]],
+        kills: Iterable[Span],
+        next_seq: MutableMapping[int, int],
     ) -> None:
+        """`next_seq` says of each log how many rows there were before, and learns of these."""
         self.accounts = list(accounts)
         self.rows = list(rows)
         self._served = served
-        self._kills = kills
+        self._kills = list(kills)
+        self._next_seq = next_seq
         self._by_request: defaultdict[str, list[Row]] = defaultdict(list)
         for row in self.rows:
             self._by_request[row["request_id"]].append(row)
@@ -65,10 +74,12 @@ class Books:
         found += [f"{export_id}: {count} rows" for export_id, count in ids.items() if count > 1]
         known = {account.errand.request_id for account in self.accounts}
         found += [f"{row['export_id']}: nobody asked for {row['request_id']!r}" for row in self._strangers(known)]
-        for log in {row["log"] for row in self.rows}:
+        for log, count in Counter(row["log"] for row in self.rows).items():
+            first = self._next_seq.get(log, 0)
             numbers = sorted(row["seq"] for row in self.rows if row["log"] == log)
-            if numbers != list(range(len(numbers))):
-                found.append(f"log {log}: its terminal records are not numbered from 0")
+            if numbers != list(range(first, first + count)):
+                found.append(f"log {log}: its terminal records are not numbered from {first} on without a gap")
+            self._next_seq[log] = first + count
         return found
 
     def _strangers(self, known: set[str]) -> list[Row]:
@@ -88,12 +99,14 @@ class Books:
         found = self._of_rows(account, rows, served)
         if not account.asked or not rows:
             if account.asked and not account.lost and account.manner not in LEAVING:
-                found += self._of_unrecorded(account)
+                found += self._of_unrecorded(account, killed)
             elif account.lost and not killed:
                 found.append("the connection was lost")
             return found
         [row] = rows if len(rows) == 1 else [rows[0]]
         found += bounds(account, row, served)
+        if killed and row["outcome"] == "drained":
+            return found + _of_drained(account, row)
         if killed and (row["outcome"] == "recovered" or _broken(account)):
             return found + _of_killed(account, row)
         if account.manner in LEAVING:
@@ -103,6 +116,8 @@ class Books:
     def _of_refused(self, account: Account, killed: bool) -> Findings:
         if account.lost:
             return [] if killed else ["the connection was lost"]
+        if killed and account.seen.status == 503:
+            return []
         found = []
         if account.expected and account.seen.status not in account.expected:
             found.append(f"status {account.seen.status}, not {account.expected}")
@@ -124,10 +139,12 @@ class Books:
             found.append("a row of what was not asked")
         return found
 
-    def _of_unrecorded(self, account: Account) -> Findings:
-        """Answered without a row: only where no backend was in service."""
-        if account.errand.fate.ending is Ending.EITHER and account.seen.status == 503:
+    def _of_unrecorded(self, account: Account, killed: bool) -> Findings:
+        """Answered without a row: only where no backend was in service, or by a worker that was about to leave."""
+        if (killed or account.errand.fate.ending is Ending.EITHER) and account.seen.status == 503:
             return []
+        if account.seen.status == 408 and account.sending_s > SENDING_S_MAX:
+            return []  # the machine was so busy that the visitor itself was too slow
         return [f"status {account.seen.status} and no row"]
 
 
@@ -181,10 +198,24 @@ def _stale(entry: Served) -> bool:
 
 def _of_killed(account: Account, row: Row) -> Findings:
     found = []
-    if account.seen.looks_whole and row["delivered_tokens"] < received(account):
+    exact = row["count_source"] != "estimated"
+    if exact and account.seen.looks_whole and row["delivered_tokens"] < received(account):
         found.append("a whole answer that is recovered with less")
     if row["outcome"] not in ("recovered", "completed", "client_gone", "drained", *account.errand.fate.outcomes):
         found.append(f"outcome {row['outcome']} of a killed worker's")
+    return found
+
+
+def _of_drained(account: Account, row: Row) -> Findings:
+    """Ended by a worker whose supervisor was killed: with our error event, or with an error where nothing had come."""
+    seen, found = account.seen, []
+    if account.manner in LEAVING or _broken(account):
+        return found
+    if seen.looks_whole or row["status"] != seen.status:
+        found.append(f"status {seen.status}, in the row {row['status']}; done {seen.done}")
+    exact = row["count_source"] != "estimated"
+    if account.errand.fate.streamed and exact and seen.error is not None and seen.tokens != row["delivered_tokens"]:
+        found.append(f"received {seen.tokens} up to our error event, delivered {row['delivered_tokens']}")
     return found
 
 

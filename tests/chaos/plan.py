@@ -50,7 +50,7 @@ WEIGHTS = {
     "silent_visitor": 2,
 }
 
-# More than kernels and buffers hold on the whole way: they grow to about ten megabytes between backend and gateway.
+# More than our buffer and the kernel's hold for one client, whatever they hold between backend and gateway.
 FOR_STALLED = Script(tokens=600, word_bytes_min=30_000)
 FOR_SLOW = Script(tokens=500, word_bytes_min=3000)
 

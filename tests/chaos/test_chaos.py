@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.chaos.campaign import campaign
+from tests.chaos.deeds import RELOADS, WORKER_KILLS, kill_worker, reload
 from tests.chaos.faults import FAULTS, Ending
 from tests.chaos.plan import WEIGHTS, plan
 
@@ -12,11 +13,11 @@ REQUESTS = 1000
 
 
 async def test_under_faults_kills_and_reloads_nothing_hangs_leaks_or_is_miscounted(tmp_path: Path) -> None:
-    report = await campaign(tmp_path, seed=SEED, requests=REQUESTS, kills=2, reloads=4)
+    report = await campaign(tmp_path, seed=SEED, requests=REQUESTS, deeds=[(kill_worker, 2), (reload, 4)])
     assert report.findings == []
     # The plan was carried out: all of it came, and every way to end was there but one that is rare in so short a form
     # (a stall after content, which a kill or a client that leaves may come before).
-    assert (report.requests, report.kills, report.reloads) == (REQUESTS, 2, 4)
+    assert (report.requests, report.deeds) == (REQUESTS, {WORKER_KILLS: 2, RELOADS: 4})
     assert report.manners.keys() == WEIGHTS.keys()
     ways = {"completed", "client_gone", "recovered", "deadline", "upstream_refused"}
     ways |= {"upstream_cut", "upstream_error", "upstream_malformed"}

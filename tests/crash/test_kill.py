@@ -11,7 +11,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.backend import ScriptedBackend, Site
-from tests.fakes.configurations import KEY, one_site, toml
+from tests.fakes.client import RawClient, Truncated, request
+from tests.fakes.configurations import KEY, MODEL, one_site, toml
 from tests.fakes.gateway import Gateway, Row, eventually
 from tests.fakes.script import Script
 from tests.fakes.streaming import Ask, Stream, stream
@@ -253,6 +254,57 @@ async def test_a_new_gateway_starts_at_once_after_the_supervisor_was_killed(
         rows = by_request(await gateway.rows(21))
         assert {rows[each.request_id]["outcome"] for each in seen} == {"drained"}
         assert (fresh.done, rows["fresh"]["outcome"]) == (True, "completed")
+        assert_each_open_ends_once(gateway)
+        await assert_verified(gateway)
+
+
+async def test_a_long_plain_answer_that_had_begun_to_leave_is_recovered_as_an_estimate(
+    tmp_path: Path, backend: ScriptedBackend
+) -> None:
+    """Too large to be held until it can be counted: most of it is with the client when the kill comes."""
+    site = backend.site()
+    site.script = Script(tokens=400, word_bytes_min=5000, body_hold=1_500_000)
+    async with gateway_of(tmp_path, site) as gateway, RawClient.connect(gateway.url) as client:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "count"}]}
+        await client.send(request(key=KEY, json_body=body))
+        taken = 0
+        with suppress(Truncated, ConnectionError):
+            async for piece in client.body(await client.head()):
+                taken += len(piece)
+                if taken > 1_400_000:
+                    gateway.kill_group()
+        await gateway.start()
+        [row] = await gateway.rows(1)
+        assert (row["outcome"], row["count_source"]) == ("recovered", "estimated")
+        assert row["bytes_to_client"] >= taken > 1_400_000
+        # Nothing was learned of this backend yet: four bytes a token.
+        assert (
+            row["delivered_tokens"] == row["billed_output_tokens"] == pytest.approx(row["bytes_to_client"] / 4, abs=1)
+        )
+        await assert_verified(gateway)
+
+
+async def test_an_orphan_that_is_killed_after_the_next_gateway_began_is_recovered_by_it(
+    tmp_path: Path, backend: ScriptedBackend
+) -> None:
+    """The log was in use when that gateway started, and none of its workers has it."""
+    site = backend.site()
+    async with gateway_of(tmp_path, site) as gateway:
+        streams = crowd(gateway, Script(tokens=600, event_s=EVENT_S), count=20)
+        await streams.all_heard()
+        [orphan] = gateway.workers()
+        # Stopped, it holds its log without an end to its streams, as if it hung.
+        os.kill(orphan, signal.SIGSTOP)
+        gateway.kill_supervisor()
+        gateway.configure(gateway.config.read_text().replace(gateway.url.removeprefix("http://"), "127.0.0.1:0"))
+        await gateway.start()
+        assert await gateway.export() == []
+        os.kill(orphan, signal.SIGKILL)
+        seen = await streams.results()
+        rows = by_request(await gateway.rows(20))
+        for each in seen:
+            assert rows[each.request_id]["outcome"] == "recovered"
+            assert_bounded(each, rows[each.request_id], site)
         assert_each_open_ends_once(gateway)
         await assert_verified(gateway)
 

@@ -162,6 +162,12 @@ class ScriptedBackend:
             connection.abort()
         return len(idle)
 
+    def forget(self) -> None:
+        """Begin the logs anew."""
+        self.served.clear()
+        for site in self._sites.values():
+            site.log.clear()
+
     def entered(self, connection: "_Connection") -> int:
         self._connections.add(connection)
         self.connections_made += 1

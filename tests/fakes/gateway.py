@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +57,9 @@ async def eventually(check: Callable[[], object], what: str, timeout_s: float = 
         raise AssertionError(f"not within {timeout_s:g} s: {what}") from None
 
 
-async def run_command(*arguments: str, environ: Mapping[str, str] | None = None) -> Finished:
+async def run_command(
+    *arguments: str, environ: Mapping[str, str] | None = None, timeout_s: float = COMMAND_S
+) -> Finished:
     """`tokenport` with these arguments, to its end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -70,7 +72,7 @@ async def run_command(*arguments: str, environ: Mapping[str, str] | None = None)
         stderr=subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), COMMAND_S)
+        out, err = await asyncio.wait_for(process.communicate(), timeout_s)
     except TimeoutError:
         process.kill()
         await process.wait()
@@ -90,13 +92,21 @@ def clean_environment() -> dict[str, str]:
 class Gateway:
     """One gateway. `async with Gateway(directory, text) as gateway:` starts it and, at the end, stops it cleanly."""
 
-    def __init__(self, directory: Path, configuration: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        configuration: str,
+        environ: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
+        """`before` is a command that ends by becoming the one that follows it."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.config = directory / "tokenport.toml"
         self.data_dir = directory / "var"
         self.configure(configuration)
         self._environ = dict(environ or {})
+        self._before = tuple(before)
         self._process: asyncio.subprocess.Process | None = None
         self._starts = 0
         self._killed = False
@@ -128,10 +138,16 @@ class Gateway:
 
     async def start(self) -> None:
         """Start it (again) and wait until it says that it is ready."""
+        await self.launch()
+        await self.ready()
+
+    async def launch(self) -> None:
+        """Start it (again), and wait for nothing."""
         self._starts += 1
         self._killed = False
         with self._output("stdout").open("wb") as out, self._output("stderr").open("wb") as err:
             self._process = await asyncio.create_subprocess_exec(
+                *self._before,
                 sys.executable,
                 "-m",
                 "gateway",
@@ -144,7 +160,11 @@ class Gateway:
                 stderr=err,
                 start_new_session=True,
             )
+
+    async def ready(self) -> None:
+        """Wait until it says that it is."""
         process = self._process
+        assert process is not None
         try:
             await eventually(lambda: self._announced() or process.returncode is not None, "ready", START_S)
         except AssertionError:
@@ -218,13 +238,14 @@ class Gateway:
 
     # ---- reading it back
 
-    async def command(self, name: str, *arguments: str) -> Finished:
+    async def command(self, name: str, *arguments: str, timeout_s: float = COMMAND_S) -> Finished:
         """A command with this gateway's configuration."""
-        return await run_command(name, "--config", str(self.config), *arguments, environ=self._environ)
+        options = ("--config", str(self.config), *arguments)
+        return await run_command(name, *options, environ=self._environ, timeout_s=timeout_s)
 
-    async def export(self) -> list[Row]:
+    async def export(self, *arguments: str, timeout_s: float = COMMAND_S) -> list[Row]:
         """All rows, as `tokenport export` prints them, with the attempts parsed."""
-        finished = await self.command("export", "--format", "jsonl")
+        finished = await self.command("export", "--format", "jsonl", *arguments, timeout_s=timeout_s)
         assert finished.status == 0, finished.stderr
         rows = [json.loads(line) for line in finished.stdout.splitlines()]
         for row in rows:
@@ -244,8 +265,8 @@ class Gateway:
         assert len(rows) == 1, rows
         return rows[0]
 
-    async def verify(self) -> Finished:
-        return await self.command("verify")
+    async def verify(self, timeout_s: float = COMMAND_S) -> Finished:
+        return await self.command("verify", timeout_s=timeout_s)
 
     async def explain(self, *arguments: str) -> Any:
         """`tokenport explain --format json`."""

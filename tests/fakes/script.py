@@ -72,6 +72,11 @@ class Script:
     usage_whole: Json = ASKED  # stands for the whole usage member
     usage_times: int = 1
     usage_second: Json = ASKED  # completion_tokens of the last of several
+    usage_second_input: Json = ASKED  # and its prompt_tokens
+    usage_total: Json = ASKED  # stands for total_tokens
+    usage_reasoning: Json = ASKED  # stands for reasoning_tokens
+    usage_after: int | None = None  # content events before the final usage; None: it comes behind all of them
+    running: tuple[Json, ...] = ()  # completion_tokens of each content event in turn; None: that event has no usage
     usage_null: bool = False  # "usage": null in every other event
 
     # When.
@@ -135,10 +140,13 @@ class Script:
         claim = output_tokens if self.usage_claim == ASKED else self.usage_claim
         usage: dict[str, Json] = {"prompt_tokens": self.prompt_tokens, "completion_tokens": claim}
         usage["total_tokens"] = self.prompt_tokens + (claim if isinstance(claim, int) else 0)
+        if self.usage_total != ASKED:
+            usage["total_tokens"] = self.usage_total
         if self.cached_tokens is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
-        if self.reasoning_tokens:
-            usage["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        reasoning = self.reasoning_tokens or None if self.usage_reasoning == ASKED else self.usage_reasoning
+        if reasoning is not None:
+            usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
         return usage
 
     def steps(self, question: Question) -> Iterator[Step]:
@@ -227,6 +235,8 @@ class _Answer:
             if script.cut_after == number:
                 yield from self._cut(plan[number][0] if number < len(plan) else self._finish(0))
                 return False
+            if script.usage_after == number:
+                yield from self._usage()
             if number < len(plan):
                 if script.comments:
                     yield self._write(f": ping{script.newline * 2}".encode())
@@ -253,17 +263,26 @@ class _Answer:
         if script.finish is not None:
             for choice in range(self._question.choices):
                 yield self._write(self._finish(choice))
-        if self._usage_wanted and script.usage != "none":
-            usage = script.usage_member(script.tokens * self._question.choices)
-            for number in range(script.usage_times):
-                if number and script.usage_second != ASKED:
-                    usage = {**usage, "completion_tokens": script.usage_second}
-                yield self._write(self._event(json.dumps({**self._base(), "choices": [], "usage": usage})), usage=usage)
+        if script.usage_after is None:
+            yield from self._usage()
         if script.done:
             yield self._write(self._event("[DONE]"))
         if script.after_done:
             yield self._write(script.after_done.encode())
         yield from self._framing_end()
+
+    def _usage(self) -> Iterator[Step]:
+        """The final usage, as often as it is told."""
+        script = self._script
+        if not self._usage_wanted or script.usage == "none":
+            return
+        usage = script.usage_member(script.tokens * self._question.choices)
+        for number in range(script.usage_times):
+            if number and script.usage_second != ASKED:
+                usage = {**usage, "completion_tokens": script.usage_second}
+            if number and script.usage_second_input != ASKED:
+                usage = {**usage, "prompt_tokens": script.usage_second_input}
+            yield self._write(self._event(json.dumps({**self._base(), "choices": [], "usage": usage})), usage=usage)
 
     def _framing_end(self) -> Iterator[Step]:
         if self._script.end:
@@ -296,19 +315,25 @@ class _Answer:
             member = "reasoning_content" if first < script.reasoning_tokens else "content"
             for choice in range(self._question.choices):
                 made += size
-                found.append((self._chunk(choice, {member: script.answer(first, size)}, made), size, made))
+                delta = {member: script.answer(first, size)}
+                found.append((self._chunk(choice, delta, self._told(len(found), made)), size, made))
         return found
+
+    def _told(self, number: int, made: int) -> Json:
+        """What content event `number` says of how much was made."""
+        running = self._script.running
+        return running[number] if number < len(running) else made
 
     def _finish(self, choice: int) -> bytes:
         return self._chunk(choice, {}, self._script.tokens * self._question.choices, self._script.finish)
 
-    def _chunk(self, choice: int, delta: dict[str, str], made: int, finish: str | None = None) -> bytes:
+    def _chunk(self, choice: int, delta: dict[str, str], made: Json, finish: str | None = None) -> bytes:
         body = self._base()
         if self._question.shape == "chat":
             body["choices"] = [{"index": choice, "delta": delta, "finish_reason": finish}]
         else:
             body["choices"] = [{"index": choice, "text": delta.get("content", ""), "finish_reason": finish}]
-        if self._running:
+        if self._running and made is not None:
             body["usage"] = self._script.usage_member(made)
         elif self._script.usage_null:
             body["usage"] = None

@@ -10,6 +10,7 @@ DOCUMENTS = (
     "gateway/README.md",
     "infra/README.md",
     "infra/closing.md",
+    "infra/counts.md",
     "infra/runbook.md",
     "pricing/README.md",
     "routing/README.md",

@@ -13,6 +13,8 @@ from gateway.cli import main
 from gateway.config import load_text
 from gateway.control.configuration import FIXED_GATEWAY, FIXED_LEDGER, FIXED_LIMITS
 from gateway.telemetry import Metric
+from gateway.wire import openai_usage
+from gateway.wire.openai_answer import claims
 from tests.infra.documents import DOCUMENTS, ROOT, blocks, code, commands, found, links, text_of
 
 OPERATORS = ("README.md", "infra/README.md", "infra/closing.md", "infra/runbook.md")
@@ -88,7 +90,12 @@ def test_every_target_of_make_in_the_readme_exists() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_no_link_leads_nowhere(document: str) -> None:
     for target in links(text_of(document)):
-        assert (ROOT / document).parent.joinpath(target).exists(), target
+        path, _, section = target.partition("#")
+        linked = (ROOT / document).parent.joinpath(path) if path else ROOT / document
+        assert linked.exists(), target
+        if section:
+            titles = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
+            assert section in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
 
 
 def test_every_room_of_the_gateway_stands_in_its_readme() -> None:
@@ -184,3 +191,25 @@ tokenport is a name here, and `tokenport keys new` a command.
         ["serve", "--config", "a.toml"],
         ["verify"],
     ]
+
+
+def test_every_flag_of_a_count_is_documented_and_no_other() -> None:
+    wrong: tuple[object, ...] = (None, -1, 0, "x", 10**13, 7)
+    flags = {flag for value in (None, {}) for flag in claims(value).flags}
+    for place, name in (
+        ("", "prompt_tokens"),
+        ("", "completion_tokens"),
+        ("", "total_tokens"),
+        ("prompt_tokens_details", "cached_tokens"),
+        ("prompt_tokens_details", "cache_write_tokens"),
+        ("completion_tokens_details", "reasoning_tokens"),
+    ):
+        for value in wrong:
+            usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+            flags |= set(claims(usage | ({place: {name: value}} if place else {name: value})).flags)
+    flags |= {value for value in vars(openai_usage).values() if isinstance(value, str) and value.isidentifier()}
+    flags -= {openai_usage.__name__}
+    flags |= {"usage_implausible", "input_estimated", "board_lost"}
+    table = text_of("infra/counts.md").partition("## What `count_flags` names")[2]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(flags)

@@ -144,6 +144,20 @@ def test_a_plain_answer_that_was_handed_over_keeps_its_count(crashed):
     assert (found["delivered_tokens"], found["output_tokens"], found["count_flags"]) == (7, 7, "input_estimated")
 
 
+def test_a_plain_answer_whose_tokens_were_estimated_says_so_when_it_is_recovered(crashed):
+    slot = crashed.begin(opening(1, stream=False))
+    slot.mark_first(1, 200)
+    slot.count_plain(7, 300, estimated=True)
+    sure = crashed.begin(opening(2, stream=False))
+    sure.mark_first(1, 200)
+    sure.count_plain(8, 300, estimated=False)
+    rows = {row["export_id"]: row for row in crashed.recover()}
+    counts = [
+        (rows[export_id(number)]["delivered_tokens"], rows[export_id(number)]["count_source"]) for number in (1, 2)
+    ]
+    assert counts == [(7, "estimated"), (8, "continuous")]
+
+
 def test_input_that_the_backend_named_is_not_estimated(crashed):
     crashed.begin(opening(1)).input(120, 30)
     (found,) = crashed.recover()

@@ -30,6 +30,7 @@ class Tally:
 def read(raw: bytes, choices: int, show: str) -> Tally:
     tally = Tally()
     running: int | None = None
+    believed = True  # until it goes backwards
     for event in _events(raw):
         payload = _payload(event)
         if not payload:
@@ -53,14 +54,24 @@ def read(raw: bytes, choices: int, show: str) -> Tally:
         if chunk.get("error") or chunk.get("object") == "error" or named_error:
             tally.failed = True
             break
+        before = tally.content_events
         finishes = _count(tally, chunk, choices)
         usage = chunk.get("usage")
+        told = None
         if isinstance(usage, dict):
             tally.usage = usage
             tally.usage_events += not chunk.get("choices")
             tokens = usage.get("completion_tokens")
-            if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0:
-                running = tokens
+            if isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens <= 10**12:
+                told = tokens
+        if told is not None and not chunk.get("choices"):
+            running = told
+        elif told is not None:
+            believed = believed and (running is None or told >= running)
+            running = told if believed else None
+        elif tally.content_events > before:
+            # What was said before it does not hold for it.
+            running = None
         if isinstance(usage, dict) and not chunk.get("choices") and show == "none":
             continue
         hidden = show == "none" or (

@@ -17,8 +17,8 @@ SCENES: dict[str, dict[str, Any]] = {
 }
 # Long where a busy machine could be taken for a fault, short where visitors wait for it.
 LIMITS: dict[str, Any] = {
-    "head_s": 1.5,
-    "body_s": 1.5,
+    "head_s": 3.0,
+    "body_s": 3.0,
     "write_stall_s": 4.0,
     "first_content_s": 30.0,
     "gap_s": 30.0,

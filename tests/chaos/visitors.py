@@ -41,7 +41,7 @@ class Account:
     asked: bool = True  # False: the connection was lost before its turn
     lost: bool = False  # the connection ended, and it was not the visitor who ended it
     hung: bool = False
-    sending_s: float = 0.0  # of a slow sender, what it took to send all
+    sending_s: float = 0.0  # what it took to send all, of one that does not send at once
     expected: tuple[int, ...] = ()  # of what is refused
     closed: bool | None = None  # whether the connection ended behind a refusal that ends it
     trouble: str = ""
@@ -157,6 +157,7 @@ class Visitor:
             interim = await client.head(interim=True)
             assert interim.status == 100, interim.status
             await client.send(body)
+            self._account.sending_s = self._loop.time() - self._account.began_at
             await self._read(client)
 
     async def _one_zero(self) -> None:

@@ -3,9 +3,10 @@
     python -m tests.ledger.killing DIRECTORY SEED LIVES
 
 A life opens the log, recovers what the last one left, serves some requests and folds the index. The lines that run in
-`gateway/ledger` are counted by file, in all threads, and at the chosen one the process kills itself: in a claim,
-between two stores, in the midst of recovery, of a head, of a fold. After each life what is left must pass the audit,
-and at the end nothing that a client was told may be missing. Prints where the kills fell.
+`gateway/ledger` are counted, in all threads, and at a chosen time of a chosen one the process kills itself: in a claim,
+between two stores, in the midst of recovery, of a head, of a fold. Files take turns, and a line that runs once is as
+likely as one that runs a thousand times. After each life what is left must pass the audit, and at the end nothing that
+a client was told may be missing. Prints where the kills fell.
 
 Lives are forks of this process, which has no threads while it forks: hundreds of them take seconds.
 """
@@ -51,8 +52,9 @@ REFUSED = {
     "count": 1,
 }
 
-Where = tuple[str, int]  # a file, and which of the lines that run in it
-NOWHERE: Where = ("", 0)
+Line = tuple[str, int]  # of a file
+Where = tuple[Line, int]  # and which time that it runs
+NOWHERE: Where = (("", 0), 0)
 
 
 class Killer:
@@ -61,7 +63,7 @@ class Killer:
     def __init__(self, at: Where, tell: Callable[[str], None]) -> None:
         self._at = at
         self._tell = tell
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[Line] = Counter()
 
     def start(self) -> None:
         threading.settrace(self._called)
@@ -76,10 +78,10 @@ class Killer:
 
     def _line(self, frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
-            name = frame.f_code.co_filename[len(SOURCES) + 1 :]
-            self.counts[name] += 1
-            if (name, self.counts[name]) == self._at:
-                self._tell(f"killed {name} {frame.f_lineno}")
+            line = frame.f_code.co_filename[len(SOURCES) + 1 :], frame.f_lineno
+            self.counts[line] += 1
+            if (line, self.counts[line]) == self._at:
+                self._tell(f"killed {line[0]} {line[1]}")
                 os.kill(os.getpid(), signal.SIGKILL)
         return self._line
 
@@ -150,8 +152,8 @@ def fork(data_dir: Path, at: Where, seed: int) -> list[str]:
     return told
 
 
-def rehearse(data_dir: Path, seed: int) -> Counter[str]:
-    """How many lines run in a life, by file."""
+def rehearse(data_dir: Path, seed: int) -> Counter[Line]:
+    """How often each line runs in a life."""
     killer = Killer(NOWHERE, print)
     killer.start()
     try:
@@ -165,13 +167,13 @@ def main(data_dir: Path, seed: int, lives: int) -> None:
     rng = Random(seed)
     rehearse(data_dir, rng.getrandbits(64))
     counts = rehearse(data_dir, rng.getrandbits(64))  # the second one finds a log and an index
-    files = sorted(counts)
+    files = sorted({name for name, _ in counts})
     delivered: dict[str, int] = {}
     ended: set[str] = set()
     fell: Counter[str] = Counter()
     for number in range(lives):
-        name = files[number % len(files)]
-        at = name, rng.randint(1, counts[name])
+        line = rng.choice(sorted(line for line in counts if line[0] == files[number % len(files)]))
+        at = line, rng.randint(1, counts[line])
         for line in fork(data_dir, at, rng.getrandbits(64)):
             what, *more = line.split()
             assert what != "failed", line

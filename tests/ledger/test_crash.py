@@ -16,7 +16,7 @@ from .exports import NOW_S, row, write_log
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 12
-LIVES = 60
+LIVES = 90
 # Where a kill could break something: what runs in these has to be hit.
 STORES = {
     "board.py",

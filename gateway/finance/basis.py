@@ -2,7 +2,8 @@
 
 A seal signs not only the bytes of its segment but the sums of its rows. So figures that were taken from the index,
 which is a view, are held against the truth: once all rows of a period are sealed, every sum must be that of the seals.
-Of a segment on a bound of the period the rows within it are added up from the segment itself.
+Of a segment on a bound of the period the rows within it are added up from the segment itself, or from its signed sums
+per quarter of an hour where these have outlived it: every period begins and ends on a quarter.
 
 The seals are read before the figures are: then no segment can be sealed that the figures do not hold, and what the
 seals do not account for is not sealed yet. All rows of the period count, whosever they are: that a tenant has no other
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from gateway.finance.period import Period
 from gateway.ledger.following import Position, follow
-from gateway.ledger.instants import parse_us
+from gateway.ledger.instants import QUARTER_US, parse_us
+from gateway.ledger.outlived import gone
+from gateway.ledger.rollups import BadRollups, read_rollups
 from gateway.ledger.seals import Seal
 from gateway.ledger.segment import TERMINAL, Record, parse
 from gateway.ledger.tables import SUMS
@@ -90,6 +93,8 @@ def _part(ledger: Path, seal: Seal, period: Period) -> SealedPart:
 
 
 def _within(directory: Path, seal: Seal, period: Period) -> SealedPart:
+    if seal.segment in gone(directory):
+        return _outlived(directory, seal, period)
     rows, sums = 0, dict.fromkeys(CHECKED, 0)
     for row in _rows_of(directory, seal):
         if period.start_us <= parse_us(row["ended_at"]) < period.end_us:
@@ -98,6 +103,19 @@ def _within(directory: Path, seal: Seal, period: Period) -> SealedPart:
             for name in SUMS:
                 sums[name] += row.get(name) or 0
     return SealedPart(seal, rows, sums)
+
+
+def _outlived(directory: Path, seal: Seal, period: Period) -> SealedPart:
+    """Nothing where the sums are not as they were written: then rows lack a seal."""
+    try:
+        rollups = read_rollups(directory, seal.segment, (seal.public_key,))
+    except (BadRollups, OSError):
+        return SealedPart(seal, 0, {})
+    if rollups.problem(seal):
+        return SealedPart(seal, 0, {})
+    first, last = period.start_us // QUARTER_US, period.end_us // QUARTER_US
+    totals = rollups.totals(first, last)
+    return SealedPart(seal, totals["requests"], {name: totals[name] for name in CHECKED})
 
 
 def _rows_of(directory: Path, seal: Seal) -> Iterable[Record]:

@@ -15,7 +15,7 @@ from gateway.finance import shown
 from gateway.finance.basis import Basis, basis_of
 from gateway.finance.period import Period
 from gateway.ledger.instants import MICROS, rfc3339
-from gateway.ledger.reading import LEDGER_NAME, Reader
+from gateway.ledger.reading import LEDGER_NAME, Reader, RowsExpired
 from gateway.ledger.seals import Seal
 from gateway.ledger.segment import RECORD_VERSION, Record
 from gateway.ledger.tables import FIGURES
@@ -24,6 +24,7 @@ PLACES = ("origin_country", "destination_country", "model")
 # How exact the tokens are is told of these.
 COUNTED = ("requests", "output_tokens", "delivered_tokens", "billed_output_tokens", "exported_tokens")
 FINAL, PROVISIONAL = "final", "provisional"
+EXPIRED = "expired"  # the count source of rows of which only sums are left
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,11 @@ class _Figures:
         start, end = period.start_us / MICROS, period.end_us / MICROS
         self.lines = reader.sums(("tenant", *PLACES), start=start, end=end)
         self._outcomes = reader.sums(("tenant", "outcome"), start=start, end=end)
-        self._counts = reader.sums(("tenant", "count_source", "count_flags"), start=start, end=end)
+        try:
+            self._counts = reader.sums(("tenant", "count_source", "count_flags"), start=start, end=end)
+        except RowsExpired:
+            # The rows said it, and only their sums are left.
+            self._counts = [{**each, "count_source": EXPIRED, "count_flags": None} for each in self.lines]
         self._refused = reader.refusals(start, end)
         self.refused_tenants = {_text(each["tenant"]) for each in self._refused}
 

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from gateway.finance import shown
 from gateway.finance.basis import SealedPart
-from gateway.finance.statement import COUNTED, PLACES, Section, Statement
+from gateway.finance.statement import COUNTED, EXPIRED, PLACES, Section, Statement
 from gateway.ledger.formats import csv_cell
 from gateway.ledger.tables import FIGURES
 
@@ -161,6 +161,8 @@ def _write_section(section: Section, title: str, out: TextIO) -> None:
 
 def exactness(section: Section) -> str:
     """One sentence for finance."""
+    if any(each["count_source"] == EXPIRED for each in section.counted):
+        return "rows of this period have expired, and with them what each count rests on; sums are as they were"
     estimated = section.delivered_by_estimate
     flagged = f"{section.flagged:,} of {section.requests:,} requests have a flag"
     if not estimated:

@@ -56,10 +56,12 @@ class Rollups:
             tokens[key] = tokens.get(key, 0) + sum(each[place] for place in counted)
         return [(day, tenant, self.log, count) for (day, tenant), count in sorted(tokens.items())]
 
-    def totals(self) -> dict[str, int]:
-        """The figures, over all of it."""
-        columns = zip(*[each[1 + len(ROLLUP_KEY) :] for each in self.sums], strict=True) if self.sums else []
-        return dict(zip(FIGURES, map(sum, columns), strict=True)) if self.sums else dict.fromkeys(FIGURES, 0)
+    def totals(self, first: int = 0, past: int = 2**62) -> dict[str, int]:
+        """The figures, over its quarters from `first` on and before `past`."""
+        found = [each[1 + len(ROLLUP_KEY) :] for each in self.sums if first <= each[0] < past]
+        return (
+            dict(zip(FIGURES, map(sum, zip(*found, strict=True)), strict=True)) if found else dict.fromkeys(FIGURES, 0)
+        )
 
     def problem(self, seal: Seal) -> str:
         """What these sums say otherwise than the seal; empty if nothing."""

@@ -19,12 +19,13 @@ from gateway.cli import main
 from gateway.commands import statement as command
 from gateway.finance.statement_text import SEALS_SHOWN
 from gateway.ledger.entry import Entry
-from gateway.ledger.index import INDEX_NAME, Index
+from gateway.ledger.expiry import Expirer, Keep, expirable
+from gateway.ledger.index import INDEX_NAME, Index, folded_positions
 from gateway.ledger.instants import MICROS, parse_us
 from gateway.ledger.log import LogWriter
 from gateway.ledger.seals import read_seals, seal_path
 from gateway.ledger.tables import FIGURES
-from tests.commands.ledgers import BOUNDS, configured, seal_ledger, varied_rows, write_ledger, write_seal
+from tests.commands.ledgers import BOUNDS, KEY, configured, seal_ledger, varied_rows, write_ledger, write_seal
 from tests.ledger.exports import row
 
 RECOMPUTE = Path(__file__).with_name("recompute.py")
@@ -379,3 +380,32 @@ def test_help_teaches_with_examples(capsys):
         main(["statement", "--help"])
     assert ended.value.code == 0
     assert "tokenport statement --period 2026-11 --tenant acme" in html.unescape(capsys.readouterr().out)
+
+
+def test_a_statement_stays_final_and_the_same_when_its_rows_have_expired(tmp_path, told):
+    data_dir = tmp_path / "var"
+    write_ledger(data_dir, varied_rows(Random(7), 200), logs=2)
+    seal_ledger(data_dir, plain=False)
+    asked = ("statement", *configured(tmp_path), "--period", "2024-10", *BERLIN)
+    before = json.loads(told(*asked, "--format", "json")[1])
+    assert before["state"] == "final"
+    ledger = data_dir / "ledger"
+    index = Index(ledger / INDEX_NAME)
+    index.fold(ledger)
+    expirer = Expirer(ledger, KEY)
+    expired = expirable(ledger, Keep(bytes=1), 0.0, lambda log: None, folded_positions(ledger / INDEX_NAME))
+    for seal in expired:
+        expirer.expire(seal)
+    while index.shrink(ledger):
+        pass
+    index.close()
+    status, out, _ = told(*asked, "--format", "json")
+    after = json.loads(out)
+    assert (status, len(expired) > 2) == (0, True)
+    assert {name: after[name] for name in ("state", "rows_sealed", "seals_sha256", "seals")} == {
+        name: before[name] for name in ("state", "rows_sealed", "seals_sha256", "seals")
+    }
+    for mine, theirs in zip(after["tenants"], before["tenants"], strict=True):
+        for name in ("lines", "totals", "outcomes", "refused"):
+            assert mine[name] == theirs[name]
+    assert "have expired" in told(*asked)[1]

@@ -5,13 +5,16 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import pyarrow.parquet as pq
 import pytest
 
 from gateway.commands import export
+from gateway.commands.export import WRITERS
 from gateway.commands.output_file import output_file
+from gateway.ledger.parquet import UnfitValue
 from tests.commands.filled import FORMULA, ROWS, Ledger, export_of, numbers
 
 
@@ -37,8 +40,13 @@ def test_parquet_has_the_rows_that_were_asked_for(ledger):
     assert pq.read_table(path)["request_id"].to_pylist() == ["client-0", "client-1", "client-2"]
 
 
-def test_an_export_that_fails_leaves_the_file_that_was_there(ledger, capsys):
-    ledger.write(*ROWS, export_of(9) | {"opened_at": "never"})
+def test_an_export_that_fails_leaves_the_file_that_was_there(ledger, capsys, monkeypatch):
+    def fail(rows: Iterable[object], out: BinaryIO) -> int:
+        out.write(b"half of it")
+        raise UnfitValue("opened_at is not time in every row")
+
+    monkeypatch.setitem(WRITERS, "parquet", fail)
+    ledger.write(*ROWS)
     path = ledger.data_dir / "out.parquet"
     path.write_bytes(b"of yesterday")
     assert ledger.ask("export", "--format", "parquet", "--output", str(path)) == 2

@@ -69,7 +69,7 @@ def begin(connection: UpstreamConnection, slot: Slot, site: Site, script: Script
     """An attempt at an answer."""
     loop, client = asyncio.get_running_loop(), cast(ClientConnection, Client())
     delivery, now = Lane(client, slot, Sweeps()), loop.time
-    attempt: Attempt = AnswerAttempt(Watcher(), connection, slot, now, delivery)
+    attempt: Attempt = AnswerAttempt(Watcher(), connection, slot, now, delivery, 4.0)
     if streamed:
         attempt = StreamAttempt(Watcher(), connection, slot, now, StreamTap(choices=1, show="none"), delivery)
     body = {"model": "m", "messages": [], "stream": streamed, "user": script.to_json()}

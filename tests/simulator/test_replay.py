@@ -12,9 +12,10 @@ from routing.policy import BALANCED
 from routing.simulator.costs import Outcome, Placed, Violations, settle
 from routing.simulator.costs import place as rows_of
 from routing.simulator.market import PublicPrices
-from routing.simulator.policies import MONEY, POLICIES
+from routing.simulator.policies import MONEY, POLICIES, Policy
 from routing.simulator.replay import replay
-from routing.simulator.staging import link_name, route_tables
+from routing.simulator.staging import Fleet, link_name, route_tables
+from routing.simulator.steering import Steering
 from routing.simulator.world import Assignment, Request, TokenSale, World
 from tests.simulator.stage import Document, decided, document, fault, inputs, last_of, part, troubled, world
 
@@ -224,9 +225,17 @@ def test_a_share_of_each_line_is_kept_back():
     assert table.links[link_name("tx-p95", "us")].capacity_mbps == pytest.approx(6.5 * 0.93)
 
 
+class DearTexas(Steering):
+    """A slot in Texas is worth a fortune."""
+
+    def __init__(self, world: World, fleet: Fleet, policy: Policy) -> None:
+        super().__init__(world, fleet, policy)
+        self.slot_prices = {"tx": 1.0}
+
+
 def test_a_price_for_slots_moves_traffic_away():
     smoke = inputs("smoke")
-    dear = replay(smoke.world, smoke.prices, smoke.requests, rng=Random(0), slot_prices=lambda now: {"tx": 1.0})
+    dear = replay(smoke.world, smoke.prices, smoke.requests, rng=Random(0), steering=DearTexas)
     assert not [decision for decision in dear if decision.site == "tx" and decision.link]
 
 

@@ -1,0 +1,87 @@
+"""What steers decisions beyond prices that are quoted: the shadow prices, and what is warm.
+
+One object for a replay. It is told what a router may know, in the order in which that becomes known, and gives the
+arguments of decide() that have a memory:
+
+    slot_prices   by backend: money per second in a slot (routing.plan)
+    link_prices   by link as an edge sees it: money per byte at the margin, for links whose billing has a state
+    warm          by backend: tokens of a prompt that are expected to be in its cache
+
+Told of a row is its demand, its place and, when it ends, what it took; its output length is in nothing that is told
+before. The parts that learn are those of production: here they are only fed.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from pricing.book import PriceBook
+from routing.decide import NO_SLOT_PRICES, Candidate
+from routing.demand import Demand
+from routing.simulator.policies import Policy
+from routing.simulator.staging import Fleet
+from routing.simulator.world import Fault, World
+
+NOTHING: Final[Mapping[str, float]] = NO_SLOT_PRICES
+
+
+class Asked(NamedTuple):
+    """A row that is to be decided."""
+
+    request_id: int
+    region: str
+    demand: Demand
+    prefix_blocks: tuple[int, ...]
+
+
+class Sent(NamedTuple):
+    """A row on its way."""
+
+    asked: Asked
+    site: str
+    line: str
+    best: Candidate  # as it was chosen
+    sent_s: float
+
+
+class Ended(NamedTuple):
+    """What a row took, known when it is whole."""
+
+    start_s: float
+    hold_s: float
+    hit_tokens: int
+    output_tokens: int
+
+
+class Steering:
+    """Of a policy: what it does not steer by stays empty. Times are seconds after the start of the scenario."""
+
+    def __init__(self, world: World, fleet: Fleet, policy: Policy) -> None:
+        self.slot_prices: Mapping[str, float] = NOTHING
+        self.link_prices: Mapping[str, float] = NOTHING
+
+    def warm(self, asked: Asked, now: float) -> Mapping[str, float]:
+        return NOTHING
+
+    def hour(self, book: PriceBook, now: float) -> None:
+        """An hour begins; the first one with the replay."""
+
+    def published(self, book: PriceBook, now: float) -> None:
+        """Prices became public."""
+
+    def noticed(self, fault: Fault, down: bool, now: float) -> None:
+        """Monitoring, or a row that failed, tells of an outage; or of its end."""
+
+    def arrived(self, asked: Asked, now: float) -> None:
+        """A row is about to be decided for the first time."""
+
+    def sent(self, sent: Sent, now: float) -> None:
+        """It was decided."""
+
+    def failed(self, sent: Sent, now: float) -> None:
+        """It ran into an outage."""
+
+    def started(self, sent: Sent, now: float) -> None:
+        """It got its slot."""
+
+    def ended(self, sent: Sent, ended: Ended, now: float) -> None:
+        """It is whole."""

@@ -84,20 +84,31 @@ class Candidate(NamedTuple):
     known_s: float  # of it the link and the queue; the rest is the backend's own
     service_s: float  # how long a slot would be held
     rates: Rates
-    amounts: tuple[float, float, float, float, float, float, float]  # what `quote` multiplies them with
+    amounts: tuple[float, float, float, float, float, float, float, float, float]  # what `quote` multiplies them with
     excluded: str = ""  # the constraint that rules it out; "" if feasible. Set by `explain` only
 
     @property
     def quote(self) -> Quote:
         """What it would cost, term by term."""
-        input_tokens, output_tokens, bytes_up, bytes_down, slot_price, delay_s, value_per_second = self.amounts
+        (
+            fresh_tokens,
+            hit_tokens,
+            output_tokens,
+            bytes_up,
+            bytes_down,
+            per_byte,
+            slot_price,
+            delay_s,
+            value_per_second,
+        ) = self.amounts
         return quote(
             self.rates,
-            fresh_tokens=input_tokens,
-            hit_tokens=0.0,
+            fresh_tokens=fresh_tokens,
+            hit_tokens=hit_tokens,
             output_tokens=output_tokens,
             bytes_up=bytes_up,
             bytes_down=bytes_down,
+            per_byte=per_byte,
             service_s=self.service_s,
             slot_price_per_s=slot_price,
             delay_s=delay_s,
@@ -150,16 +161,34 @@ def decide(
     bytes_per_token: float = BYTES_PER_OUTPUT_TOKEN,
     links: Mapping[str, LinkState] | None = None,
     slot_prices: Mapping[str, float] | None = None,
+    link_prices: Mapping[str, float] | None = None,
+    warm: Mapping[str, float] | None = None,
 ) -> Decision:
     """`now` is the monotonic clock of the states, `at` the price clock. `excluded` names backends (or routes) already
     tried. Without `links` every link is up, has its configured RTT and no capacity. `slot_prices` is the shadow price
-    of a slot per second, by backend; absent is 0.
+    of a slot per second, by backend; absent is 0. `link_prices` is what a byte costs at the margin, by link; absent is
+    the book's price. `warm` is how many tokens of this prompt a backend is expected to have in its cache; absent is 0.
     """
     rule = table.match(demand.model, demand.destination)
     if rule is None or (not demand.destination and (demand.deny_origins or rule.deny_origins)):
         return _nowhere(table, rule, demand, prices)
     links = NO_LINKS if links is None else links
-    view = View(table, rule, states, demand, prices, now, at, rng, excluded, bytes_per_token, links, slot_prices)
+    view = View(
+        table,
+        rule,
+        states,
+        demand,
+        prices,
+        now,
+        at,
+        rng,
+        excluded,
+        bytes_per_token,
+        links,
+        slot_prices,
+        link_prices,
+        warm,
+    )
     return _choose(view, {})
 
 
@@ -176,13 +205,30 @@ def explain(
     bytes_per_token: float = BYTES_PER_OUTPUT_TOKEN,
     links: Mapping[str, LinkState] | None = None,
     slot_prices: Mapping[str, float] | None = None,
+    link_prices: Mapping[str, float] | None = None,
+    warm: Mapping[str, float] | None = None,
 ) -> Decision:
     """The same decision, with every route of the rule as a candidate, priced, and why it is out."""
     rule = table.match(demand.model, demand.destination)
     if rule is None or (not demand.destination and (demand.deny_origins or rule.deny_origins)):
         return _nowhere(table, rule, demand, prices)
     links = NO_LINKS if links is None else links
-    view = View(table, rule, states, demand, prices, now, at, rng, excluded, bytes_per_token, links, slot_prices)
+    view = View(
+        table,
+        rule,
+        states,
+        demand,
+        prices,
+        now,
+        at,
+        rng,
+        excluded,
+        bytes_per_token,
+        links,
+        slot_prices,
+        link_prices,
+        warm,
+    )
     view.plain = False  # every constraint is asked of every route, whatever the shortcuts say
     out: dict[str, str] = {}
     seen: list[Entry] = []
@@ -233,12 +279,14 @@ def _least_two(
 ) -> tuple[Entry | None, Entry | None]:
     """The best of some routes and the next best; `near` takes those not far behind. Constraints, the slow start and
     trials are asked where there is an `out` to note what they rule out."""
-    states, links, slot_prices, now, plain = view.states, view.links, view.slot_prices, view.now, view.plain
+    states, links, now, plain = view.states, view.links, view.now, view.plain
+    slot_prices, link_prices, warm = view.slot_prices, view.link_prices, view.warm
     demand, input_tokens, value_per_s = view.demand, view.input_tokens, view.value_per_second
     output_tokens, bytes_up = demand.output_tokens, float(demand.request_bytes)
     bytes_key, bytes_per_token = view.bytes_key, view.bytes_per_token
     kind, money_decides_within_s = view.rule.objective.kind, view.rule.money_decides_within_s
     best = runner_up = None
+    fresh_tokens, hit_tokens = input_tokens, 0.0
     slot_price, service_s, noticed, bar = 0.0, 0.0, 0.0, inf  # beyond the bar a route is neither, nor near them
     for route, flat, rates in lanes:
         backend = route.backend
@@ -254,21 +302,38 @@ def _least_two(
             if reason:
                 out[route.name] = reason
                 continue
+        if warm is not None:
+            hit_tokens = warm.get(backend.name, 0.0)
+            fresh_tokens = input_tokens - hit_tokens
         slots, itl_s, ttft, standing = backend.slots, state.itl.value, state.ttft, state.ttft.standing
         known_s = rtt_s = route.link.rtt_s if link is None else link.rtt.value
         if load >= slots:
-            known_s += (load + 1 - slots) / slots * (state.service.value or view.service_s(backend, state))
+            known_s += (
+                (load + 1 - slots) / slots * (state.service.value or view.service_s(backend, state, fresh_tokens))
+            )
         overhead_s = ttft.overhead_s(now) if ttft.excess_s else ttft.mean_s
         if now >= standing.trial_at and out is not None and _tried(view, route):
             overhead_s, itl_s = min(overhead_s, standing.well), min(itl_s, state.itl.standing.well or itl_s)
-        ttft_s = known_s + (input_tokens / ttft.prefill_tokens_per_s + overhead_s)
+        ttft_s = known_s + (fresh_tokens / ttft.prefill_tokens_per_s + overhead_s)
         delay_s = ttft_s + output_tokens * (itl_s - ITL_TARGET_S) if itl_s > ITL_TARGET_S else ttft_s
         bytes_down = output_tokens * state.bytes_out.ratios.get(bytes_key, bytes_per_token)
         if slot_prices is not None:
-            slot_price, service_s = slot_prices.get(backend.name, 0.0), view.service_s(backend, state)
-        # No prompt is taken to be cached anywhere yet: all tokens are fresh.
+            slot_price, service_s = slot_prices.get(backend.name, 0.0), view.service_s(backend, state, fresh_tokens)
+        per_byte = rates.per_byte
+        if link_prices is not None:
+            per_byte = link_prices.get(route.link_name, per_byte)
         money = total(
-            flat, input_tokens, 0.0, output_tokens, bytes_up, bytes_down, service_s, slot_price, delay_s, value_per_s
+            flat,
+            fresh_tokens,
+            hit_tokens,
+            output_tokens,
+            bytes_up,
+            bytes_down,
+            per_byte,
+            service_s,
+            slot_price,
+            delay_s,
+            value_per_s,
         )
         if ttft_s <= money_decides_within_s:
             # Between equal prices one that has become slow loses.
@@ -276,11 +341,25 @@ def _least_two(
         else:
             bill = 0.0
             if kind == CHEAPEST_ENERGY.kind:
-                bill = total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+                bill = total(flat, fresh_tokens, hit_tokens, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
             first, second = rank(kind, money, bill, ttft_s, rtt_s, state.leases, load / slots)
         if first > bar:
             continue
-        entry = first, second, load / slots, route.name, route, rates, bytes_down, slot_price, delay_s, ttft_s, known_s
+        entry = (
+            first,
+            second,
+            load / slots,
+            route.name,
+            route,
+            rates,
+            bytes_down,
+            slot_price,
+            delay_s,
+            ttft_s,
+            known_s,
+            per_byte,
+            hit_tokens,
+        )
         if best is None or entry < best:
             runner_up = best
             best = entry
@@ -310,10 +389,12 @@ def _not_drawn(view: View, state: BackendState) -> str:
 
 
 def _candidate(view: View, entry: Entry, excluded: str = "") -> Candidate:
-    first, second, share, name, route, rates, bytes_down, slot_price, delay_s, ttft_s, known_s = entry
-    service_s = view.service_s(route.backend, view.states[route.backend.name])
+    first, second, share, name, route, rates, bytes_down, slot_price, delay_s, ttft_s, known_s, per_byte, hit = entry
+    fresh = view.input_tokens - hit
+    service_s = view.service_s(route.backend, view.states[route.backend.name], fresh)
     output_tokens, bytes_up = view.demand.output_tokens, float(view.demand.request_bytes)
-    amounts = view.input_tokens, output_tokens, bytes_up, bytes_down, slot_price, delay_s, view.value_per_second
+    value_per_s = view.value_per_second
+    amounts = fresh, hit, output_tokens, bytes_up, bytes_down, per_byte, slot_price, delay_s, value_per_s
     return Candidate(first, second, share, name, route, ttft_s, known_s, service_s, rates, amounts, excluded)
 
 

@@ -17,8 +17,8 @@ NOTICED_SHARE: Final = 0.1  # and a tenth of what is learned of it; link and que
 EXACT: Final = 14  # decimals of money; behind them are the errors of floats
 
 # A candidate in the making, ordered as one: its first five fields; then rates, bytes down, price of a slot, delay,
-# TTFT, and what of it is known.
-Entry: TypeAlias = tuple[float, float, float, str, Route, Rates, float, float, float, float, float]
+# TTFT, and what of it is known; price of a byte, tokens expected in the cache.
+Entry: TypeAlias = tuple[float, float, float, str, Route, Rates, float, float, float, float, float, float, float]
 
 
 def noticed_figure(view: View, best: Entry) -> float:

@@ -192,6 +192,7 @@ class _Replay:
         at = self._world.scenario.start + request.arrival_s  # whenever it is sent, its prices are those of its arrival
         prices = self._public.book.at(at)
         table = self._tables[request.region]
+        warm = self._steering.warm(asked, now)
         tiers = self._tiers()
         for excluded in tiers:
             decision = decide(
@@ -206,6 +207,8 @@ class _Replay:
                 bytes_per_token=self._world.framing.bytes_per_output_token,
                 links=self._fleet.links,
                 slot_prices=self._steering.slot_prices,
+                link_prices=self._steering.link_prices,
+                warm=warm,
             )
             if decision.route is not None:
                 break

@@ -276,6 +276,7 @@ def test_the_router_prices_a_known_row_as_the_judge_does(link, arrival_s):
         output_tokens=300,
         bytes_up=place.framing.size_bytes(3000, 0),
         bytes_down=300 * place.framing.bytes_per_output_token,
+        per_byte=rates.per_byte,
         service_s=0,
         slot_price_per_s=0,
         delay_s=0,

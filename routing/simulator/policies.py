@@ -19,9 +19,10 @@ class Policy:
     objective: Objective
     free_slot_first: bool = False  # wait only where no site has a free slot
     sellers_last: bool = False  # buy tokens only where no own site has a free slot
+    steers: bool = False  # by what `steering` gives, beyond prices that are quoted
 
 
-MONEY: Final = Policy("money", BALANCED)
+MONEY: Final = Policy("money", BALANCED, steers=True)
 POLICIES: Final[Mapping[str, Policy]] = MappingProxyType(
     {
         policy.name: policy

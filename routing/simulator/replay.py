@@ -22,7 +22,7 @@ from random import Random
 from typing import Final, TypeAlias
 
 from routing.backend import Lease
-from routing.decide import Decision, decide
+from routing.decide import Decision, decide, explain
 from routing.demand import Demand
 from routing.estimate import LengthEstimate
 from routing.retry import may_retry
@@ -194,8 +194,9 @@ class _Replay:
         table = self._tables[request.region]
         warm = self._steering.warm(asked, now)
         tiers = self._tiers()
+        choose = explain if self._steering.samples() else decide
         for excluded in tiers:
-            decision = decide(
+            decision = choose(
                 table,
                 self._fleet.states,
                 asked.demand,
@@ -212,6 +213,7 @@ class _Replay:
             )
             if decision.route is not None:
                 break
+        self._steering.decided(decision, now)
         return decision
 
     def _tiers(self) -> list[frozenset[str]]:

@@ -15,11 +15,15 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from pricing.book import PriceBook
-from routing.decide import NO_SLOT_PRICES, Candidate
+from routing.burstable import savings
+from routing.decide import NO_SLOT_PRICES, Candidate, Decision
 from routing.demand import Demand
+from routing.simulator.lines import meters
 from routing.simulator.policies import Policy
 from routing.simulator.staging import Fleet
 from routing.simulator.world import Fault, World
+
+SAMPLED_ONE_IN: Final = 4  # decisions that are explained, to learn what lines are wanted for
 
 NOTHING: Final[Mapping[str, float]] = NO_SLOT_PRICES
 
@@ -56,14 +60,34 @@ class Steering:
     """Of a policy: what it does not steer by stays empty. Times are seconds after the start of the scenario."""
 
     def __init__(self, world: World, fleet: Fleet, policy: Policy) -> None:
+        self._world = world
+        self._meters = meters(world) if policy.steers else {}
+        self._lines = list(self._meters.values())
+        self._rows = 0
         self.slot_prices: Mapping[str, float] = NOTHING
-        self.link_prices: Mapping[str, float] = NOTHING
+        self.link_prices: dict[str, float] = {}
+
+    def samples(self) -> bool:
+        """Whether the next decision is to be explained."""
+        self._rows += 1
+        return bool(self._lines) and self._rows % SAMPLED_ONE_IN == 0
+
+    def decided(self, decision: Decision, now: float) -> None:
+        """A row's first decision; with all candidates if it was a sample."""
+        if decision.candidates:
+            weight = SAMPLED_ONE_IN * self._world.scenario.thin
+            lasting = {link: meter.line.lasting_price for meter in self._lines for link in meter.links}
+            for meter in self._lines:
+                meter.line.wanted(savings(decision, meter.links, lasting), weight, now)
 
     def warm(self, asked: Asked, now: float) -> Mapping[str, float]:
         return NOTHING
 
     def hour(self, book: PriceBook, now: float) -> None:
         """An hour begins; the first one with the replay."""
+        for meter in self._lines:
+            meter.advance(now)
+            meter.line.hour(now)
 
     def published(self, book: PriceBook, now: float) -> None:
         """Prices became public."""
@@ -73,6 +97,11 @@ class Steering:
 
     def arrived(self, asked: Asked, now: float) -> None:
         """A row is about to be decided for the first time."""
+        for meter in self._lines:
+            meter.advance(now)
+            price = meter.line.price(now)
+            for link in meter.links:
+                self.link_prices[link] = price
 
     def sent(self, sent: Sent, now: float) -> None:
         """It was decided."""
@@ -82,6 +111,14 @@ class Steering:
 
     def started(self, sent: Sent, now: float) -> None:
         """It got its slot."""
+        meter = self._meters.get(sent.line)
+        if meter is not None:
+            meter.started(sent.asked.request_id, sent.best, now)
 
     def ended(self, sent: Sent, ended: Ended, now: float) -> None:
         """It is whole."""
+        meter = self._meters.get(sent.line)
+        if meter is not None:
+            world = self._world
+            size_bytes = world.framing.size_bytes(sent.asked.demand.input_tokens, ended.output_tokens)
+            meter.ended(sent.asked.request_id, world.scenario.thin * size_bytes, ended.hold_s, now)

@@ -22,6 +22,7 @@ from routing.simulator.lines import meters
 from routing.simulator.policies import Policy
 from routing.simulator.staging import Fleet
 from routing.simulator.world import Fault, World
+from routing.warmth import BLOCK_TOKENS, Warmth, expected_hits
 
 SAMPLED_ONE_IN: Final = 4  # decisions that are explained, to learn what lines are wanted for
 
@@ -63,7 +64,10 @@ class Steering:
         self._world = world
         self._meters = meters(world) if policy.steers else {}
         self._lines = list(self._meters.values())
+        self._leading: dict[int, int] = {}  # by running row: blocks that were in the cache when it started
         self._rows = 0
+        sites = world.sites.values() if policy.steers else ()
+        self._caches = {site.name: Warmth(site.cache_blocks) for site in sites if site.cache_blocks}
         self.slot_prices: Mapping[str, float] = NOTHING
         self.link_prices: dict[str, float] = {}
 
@@ -81,7 +85,11 @@ class Steering:
                 meter.line.wanted(savings(decision, meter.links, lasting), weight, now)
 
     def warm(self, asked: Asked, now: float) -> Mapping[str, float]:
-        return NOTHING
+        """Tokens expected in the caches of the sites."""
+        blocks = asked.prefix_blocks
+        if not self._caches or not blocks:
+            return NOTHING
+        return expected_hits(self._caches, blocks, BLOCK_TOKENS, asked.demand.input_tokens)
 
     def hour(self, book: PriceBook, now: float) -> None:
         """An hour begins; the first one with the replay."""
@@ -111,12 +119,21 @@ class Steering:
 
     def started(self, sent: Sent, now: float) -> None:
         """It got its slot."""
+        cache = self._caches.get(sent.site)
+        if cache is not None:
+            blocks = sent.asked.prefix_blocks
+            self._leading[sent.asked.request_id] = cache.leading(blocks)
+            cache.touch(blocks)
         meter = self._meters.get(sent.line)
         if meter is not None:
             meter.started(sent.asked.request_id, sent.best, now)
 
     def ended(self, sent: Sent, ended: Ended, now: float) -> None:
         """It is whole."""
+        leading = self._leading.pop(sent.asked.request_id, 0)
+        if leading:
+            expected_tokens = min(BLOCK_TOKENS * leading, sent.asked.demand.input_tokens - 1)
+            self._caches[sent.site].reported(ended.hit_tokens, expected_tokens)
         meter = self._meters.get(sent.line)
         if meter is not None:
             world = self._world

@@ -19,7 +19,7 @@ operator plans (`planned_mbps`), which is a floor ever after.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 from pricing.percentile import BilledBins
@@ -98,8 +98,8 @@ class BurstableLine:
 
     __slots__ = (
         "_burning",
-        "_hours",
         "_hour",
+        "_hours",
         "_recent",
         "_recent_at",
         "_seen_h",

@@ -22,6 +22,7 @@ from routing.demand import Demand
 from routing.estimate import BYTES_PER_WHOLE_TOKEN
 from routing.health import COOLING, CREDENTIALS, EJECTED
 from routing.link import LinkState
+from routing.occupancy import SlotPrice
 from routing.table import Route, RouteTable, Rule
 
 # Why one route is out.
@@ -100,7 +101,7 @@ class View:
         tried: Collection[str],
         bytes_per_token: float,
         links: Mapping[str, LinkState],
-        slot_prices: Mapping[str, float] | None,
+        slot_prices: Mapping[str, SlotPrice] | None,
         link_prices: Mapping[str, float] | None,
         warm: Mapping[str, float] | None,
     ) -> None:

@@ -53,6 +53,7 @@ from routing.estimate import BYTES_PER_OUTPUT_TOKEN
 from routing.health import EJECTED
 from routing.link import LinkState
 from routing.near import Entry, noticed_figure, spread
+from routing.occupancy import FREE, SlotPrice
 from routing.policy import CHEAPEST_ENERGY, ITL_TARGET_S, rank
 from routing.table import Lane, Route, RouteTable, Rule
 
@@ -69,7 +70,7 @@ NEAR: Final = "near"  # as quick as the least, as far as anybody notices, and ch
 TRIAL_CHANCE: Final = 0.05  # bounds the share of a slow site where requests are rare
 
 NO_LINKS: Final[Mapping[str, LinkState]] = MappingProxyType({})
-NO_SLOT_PRICES: Final[Mapping[str, float]] = MappingProxyType({})
+NO_SLOT_PRICES: Final[Mapping[str, SlotPrice]] = MappingProxyType({})
 
 
 class Candidate(NamedTuple):
@@ -160,14 +161,15 @@ def decide(
     excluded: Collection[str] = (),
     bytes_per_token: float = BYTES_PER_OUTPUT_TOKEN,
     links: Mapping[str, LinkState] | None = None,
-    slot_prices: Mapping[str, float] | None = None,
+    slot_prices: Mapping[str, SlotPrice] | None = None,
     link_prices: Mapping[str, float] | None = None,
     warm: Mapping[str, float] | None = None,
 ) -> Decision:
     """`now` is the monotonic clock of the states, `at` the price clock. `excluded` names backends (or routes) already
     tried. Without `links` every link is up, has its configured RTT and no capacity. `slot_prices` is the shadow price
-    of a slot per second, by backend; absent is 0. `link_prices` is what a byte costs at the margin, by link; absent is
-    the book's price. `warm` is how many tokens of this prompt a backend is expected to have in its cache; absent is 0.
+    of a slot per second, by backend and its load; absent is 0. `link_prices` is what a byte costs at the margin, by
+    link; absent is the book's price. `warm` is how many tokens of this prompt a backend is expected to have in its
+    cache; absent is 0.
     """
     rule = table.match(demand.model, demand.destination)
     if rule is None or (not demand.destination and (demand.deny_origins or rule.deny_origins)):
@@ -204,7 +206,7 @@ def explain(
     excluded: Collection[str] = (),
     bytes_per_token: float = BYTES_PER_OUTPUT_TOKEN,
     links: Mapping[str, LinkState] | None = None,
-    slot_prices: Mapping[str, float] | None = None,
+    slot_prices: Mapping[str, SlotPrice] | None = None,
     link_prices: Mapping[str, float] | None = None,
     warm: Mapping[str, float] | None = None,
 ) -> Decision:
@@ -318,7 +320,11 @@ def _least_two(
         delay_s = ttft_s + output_tokens * (itl_s - ITL_TARGET_S) if itl_s > ITL_TARGET_S else ttft_s
         bytes_down = output_tokens * state.bytes_out.ratios.get(bytes_key, bytes_per_token)
         if slot_prices is not None:
-            slot_price, service_s = slot_prices.get(backend.name, 0.0), view.service_s(backend, state, fresh_tokens)
+            first_load, by_load = slot_prices.get(backend.name, FREE)
+            slot_price = 0.0
+            if load >= first_load:
+                slot_price = by_load[load - first_load] if load - first_load < len(by_load) else by_load[-1]
+            service_s = view.service_s(backend, state, fresh_tokens)
         per_byte = rates.per_byte
         if link_prices is not None:
             per_byte = link_prices.get(route.link_name, per_byte)

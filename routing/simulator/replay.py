@@ -25,6 +25,7 @@ from routing.backend import Lease
 from routing.decide import Decision, decide, explain
 from routing.demand import Demand
 from routing.estimate import LengthEstimate
+from routing.plan import Solve
 from routing.retry import may_retry
 from routing.simulator.costs import LATE_MAX_S
 from routing.simulator.market import PublicPrices, Release
@@ -45,7 +46,7 @@ DECIDES: Final = 4
 SENT_DECIMALS: Final = 6  # assignments are written so; a time means what is written
 
 
-MakesSteering: TypeAlias = Callable[[World, Fleet, Policy], Steering]
+MakesSteering: TypeAlias = Callable[[World, Fleet, Policy, Solve | None], Steering]
 
 
 def replay(
@@ -55,10 +56,14 @@ def replay(
     policy: Policy = MONEY,
     *,
     rng: Random,
+    solve: Solve | None = None,
     steering: MakesSteering = Steering,
 ) -> Iterator[Assignment]:
-    """Decisions in the order they fall. `requests` in order of (arrival, id); they are read as virtual time passes."""
-    return _Replay(world, prices, policy, rng, steering).run(requests)
+    """Decisions in the order they fall. `requests` in order of (arrival, id); they are read as virtual time passes.
+
+    `solve` makes hourly plans; without it shadow prices come from the online correction alone.
+    """
+    return _Replay(world, prices, policy, rng, solve, steering).run(requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class _Replay:
         prices: Mapping[str, ZonePrices],
         policy: Policy,
         rng: Random,
+        solve: Solve | None,
         steering: MakesSteering,
     ) -> None:
         self._world = world
@@ -114,7 +120,7 @@ class _Replay:
         self._rng = rng
         self._tables = route_tables(world, policy.objective)
         self._fleet = Fleet(world, self._tables)
-        self._steering = steering(world, self._fleet, policy)
+        self._steering = steering(world, self._fleet, policy, solve)
         self._services = {name: Service(site, world.scenario.thin) for name, site in world.sites.items()}
         self._sellers = frozenset(name for name, site in world.sites.items() if isinstance(site.supply, TokenSale))
         self._lengths = LengthEstimate()

@@ -3,7 +3,7 @@
 One object for a replay. It is told what a router may know, in the order in which that becomes known, and gives the
 arguments of decide() that have a memory:
 
-    slot_prices   by backend: money per second in a slot (routing.plan)
+    slot_prices   by backend: money per second in a slot, by load (`room`)
     link_prices   by link as an edge sees it: money per byte at the margin, for links whose billing has a state
     warm          by backend: tokens of a prompt that are expected to be in its cache
 
@@ -12,21 +12,25 @@ before. The parts that learn are those of production: here they are only fed.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pricing.book import PriceBook
 from routing.burstable import savings
-from routing.decide import NO_SLOT_PRICES, Candidate, Decision
+from routing.decide import Candidate, Decision
 from routing.demand import Demand
+from routing.occupancy import SlotPrice
+from routing.plan import Solve
 from routing.simulator.lines import meters
 from routing.simulator.policies import Policy
+from routing.simulator.room import Room
 from routing.simulator.staging import Fleet
 from routing.simulator.world import Fault, World
 from routing.warmth import BLOCK_TOKENS, Warmth, expected_hits
 
 SAMPLED_ONE_IN: Final = 4  # decisions that are explained, to learn what lines are wanted for
 
-NOTHING: Final[Mapping[str, float]] = NO_SLOT_PRICES
+NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 class Asked(NamedTuple):
@@ -60,7 +64,7 @@ class Ended(NamedTuple):
 class Steering:
     """Of a policy: what it does not steer by stays empty. Times are seconds after the start of the scenario."""
 
-    def __init__(self, world: World, fleet: Fleet, policy: Policy) -> None:
+    def __init__(self, world: World, fleet: Fleet, policy: Policy, solve: Solve | None) -> None:
         self._world = world
         self._meters = meters(world) if policy.steers else {}
         self._lines = list(self._meters.values())
@@ -68,8 +72,9 @@ class Steering:
         self._rows = 0
         sites = world.sites.values() if policy.steers else ()
         self._caches = {site.name: Warmth(site.cache_blocks) for site in sites if site.cache_blocks}
-        self.slot_prices: Mapping[str, float] = NOTHING
-        self.link_prices: dict[str, float] = {}
+        self._room = Room(world, fleet, policy.shadow_prices, solve)
+        self.slot_prices: Mapping[str, SlotPrice] = self._room.slot_prices
+        self.link_prices: Mapping[str, float] = self._room.link_prices
 
     def samples(self) -> bool:
         """Whether the next decision is to be explained."""
@@ -96,26 +101,31 @@ class Steering:
         for meter in self._lines:
             meter.advance(now)
             meter.line.hour(now)
+            self._room.quoted(meter.links, meter.line.price(now), meter.line.lasting_price)
+        self._room.hour(book, now)
 
     def published(self, book: PriceBook, now: float) -> None:
         """Prices became public."""
+        self._room.published(book, now)
 
     def noticed(self, fault: Fault, down: bool, now: float) -> None:
         """Monitoring, or a row that failed, tells of an outage; or of its end."""
+        self._room.noticed(now)
 
     def arrived(self, asked: Asked, now: float) -> None:
         """A row is about to be decided for the first time."""
         for meter in self._lines:
             meter.advance(now)
-            price = meter.line.price(now)
-            for link in meter.links:
-                self.link_prices[link] = price
+            self._room.quoted(meter.links, meter.line.price(now), meter.line.lasting_price)
+        self._room.arrived(asked.region, asked.demand, now)
 
     def sent(self, sent: Sent, now: float) -> None:
         """It was decided."""
+        self._room.line_changed(sent.line)
 
     def failed(self, sent: Sent, now: float) -> None:
         """It ran into an outage."""
+        self._room.line_changed(sent.line)
 
     def started(self, sent: Sent, now: float) -> None:
         """It got its slot."""
@@ -139,3 +149,4 @@ class Steering:
             world = self._world
             size_bytes = world.framing.size_bytes(sent.asked.demand.input_tokens, ended.output_tokens)
             meter.ended(sent.asked.request_id, world.scenario.thin * size_bytes, ended.hold_s, now)
+        self._room.line_changed(sent.line)

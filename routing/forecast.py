@@ -52,6 +52,34 @@ class Sums(NamedTuple):
         return cls(1.0, float(demand.input_tokens), demand.output_tokens, float(demand.request_bytes))
 
 
+class Tally:
+    """What was asked for since somebody last took it. At most KINDS_KEPT kinds; requests of others are not told of."""
+
+    __slots__ = ("_sums",)
+
+    def __init__(self) -> None:
+        self._sums: dict[KindKey, Sums] = {}
+
+    def add(self, edge: str, demand: Demand) -> None:
+        key = KindKey(edge, demand.model, demand.destination, demand.deny_origins, demand.value_per_second)
+        before = self._sums.get(key)
+        if before is None:
+            if len(self._sums) < KINDS_KEPT:
+                self._sums[key] = Sums.of(demand)
+            return
+        requests, input_tokens, output_tokens, request_bytes = before
+        self._sums[key] = Sums(
+            requests + 1.0,
+            input_tokens + demand.input_tokens,
+            output_tokens + demand.output_tokens,
+            request_bytes + demand.request_bytes,
+        )
+
+    def take(self) -> dict[KindKey, Sums]:
+        taken, self._sums = self._sums, {}
+        return taken
+
+
 class _Kind:
     __slots__ = ("at_s", "input_tokens", "output_tokens", "request_bytes", "weight")
 

@@ -8,22 +8,23 @@
 Flows are requests per second, so the left side of the second line is the mean number of slots in use. What the plan is
 made for is the duals of the last two: the money that one more slot, or one more Mbps, would save in a second. They are
 the shadow prices lambda and mu. Hours do not hang together except by what is still queued when one ends, so each is a
-small program of its own. The solver is an argument.
+small program of its own. The solver is an argument. A cap on a site's power is a bound on its slots as well: how many
+at their mean power fit under it.
 
 The load of an hour is not known, and the price of room bends upwards in it: the price at the mean load is less than
 the mean of the prices. Hence every hour is solved at a few loads around the forecast (`LOADS`), and what is used is the
 mean over them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from pricing.book import PriceSlice
 from pricing.quote import total
-from routing.backend import BackendState
+from routing.backend import Backend
 from routing.demand import Demand
 from routing.estimate import BYTES_PER_OUTPUT_TOKEN
-from routing.link import LinkState
 from routing.table import RouteTable
 
 # Around a forecast of 1; equally likely. As wide as traffic strays from its mean within an hour.
@@ -84,12 +85,12 @@ class Expected(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What ways cost and may be used depends on, beside prices. A site that is not in `states` is as configured."""
+    """What ways cost and may be used depends on, beside prices."""
 
     tables: Mapping[str, RouteTable]  # by edge
-    states: Mapping[str, BackendState]
-    links: Mapping[str, LinkState]
-    lines: Mapping[str, str]  # the line behind a link that several edges see; absent: the link itself
+    out: Collection[str] = ()  # backends and links that cannot be used now
+    itl_s: Mapping[str, float] = MappingProxyType({})  # measured, by backend; absent: as configured
+    lines: Mapping[str, str] = MappingProxyType({})  # the line behind links that several edges see; absent: the link
     bytes_per_token: float = BYTES_PER_OUTPUT_TOKEN
     link_prices: Mapping[str, float] | None = None  # of a byte, where the book's is not what counts
 
@@ -114,14 +115,20 @@ def pose(expected: Iterable[Expected], prices: PriceSlice, around: Surroundings)
         for link in table.links.values()
         if link.capacity_mbps > 0
     }
+    caps_w = _power_caps_w(around.tables.values(), backends.values())
     sites = {name: number for number, name in enumerate(backends)}
     lines = {name: number for number, name in enumerate(capacity_mbps)}
     busiest = sorted(expected, key=lambda each: -each.rate_per_s)[:KINDS_MAX]
     kinds = [kind for each in busiest if (kind := _kind(each, prices, around, sites, lines)).ways]
     dearest = max((way.cost for kind in kinds for way in kind.ways), default=0.0)
+    slots = [float(backend.slots) for backend in backends.values()]
+    for name, cap_w in caps_w.items():
+        slot_w = _slot_w(backends[name], busiest, prices, around)
+        if slot_w > 0.0:
+            slots[sites[name]] = min(slots[sites[name]], max(cap_w / slot_w, 1.0))
     return Problem(
         tuple(sites),
-        tuple(float(backends[name].slots) for name in sites),
+        tuple(slots),
         tuple(lines),
         tuple(capacity_mbps[name] for name in lines),
         tuple(kinds),
@@ -140,17 +147,15 @@ def _kind(
     deny = demand.deny_origins | rule.deny_origins
     ways = []
     for route, flat, rates in rule.lanes(prices):
-        backend, link = route.backend, around.links.get(route.link_name)
-        state = around.states.get(backend.name)
-        if deny & route.countries or (link is not None and not link.up) or _out(state):
+        backend = route.backend
+        if deny & route.countries or backend.name in around.out or route.link_name in around.out:
             continue
-        itl_s = backend.itl_s if state is None else state.itl.value
         prefill_s = demand.input_tokens / backend.prefill_tokens_per_s
         bytes_up, bytes_down = float(demand.request_bytes), demand.output_tokens * around.bytes_per_token
         per_byte = rates.per_byte
         if around.link_prices is not None:
             per_byte = around.link_prices.get(route.link_name, per_byte)
-        delay_s = prefill_s + (route.link.rtt_s if link is None else link.rtt.value)
+        delay_s = prefill_s + route.link.rtt_s
         cost = total(
             flat,
             float(demand.input_tokens),
@@ -165,11 +170,46 @@ def _kind(
             value_per_second,
         )
         line = lines.get(around.lines.get(route.link_name, route.link_name), -1)
-        service_s = prefill_s + demand.output_tokens * itl_s
         mbit = MBIT_PER_BYTE * (bytes_up + bytes_down)
-        ways.append(Way(sites[backend.name], line, cost, max(service_s, 1e-6), mbit))
+        ways.append(Way(sites[backend.name], line, cost, _service_s(backend, demand, around), mbit))
     return Kind(each.rate_per_s, value_per_second, tuple(ways))
 
 
-def _out(state: BackendState | None) -> bool:
-    return state is not None and state.health.ejected_at is not None
+def _power_caps_w(tables: Iterable[RouteTable], backends: Iterable[Backend]) -> dict[str, float]:
+    """By backend; of a region's cap each has the part of its slots."""
+    caps_w: dict[str, float] = {}
+    regions = {region: cap_w for table in tables for region, cap_w in table.power_caps_w.items() if cap_w > 0}
+    slots: dict[str, int] = {}
+    backends = list(backends)
+    for backend in backends:
+        slots[backend.region] = slots.get(backend.region, 0) + backend.slots
+    for backend in backends:
+        caps = [backend.power_cap_w] if backend.power_cap_w > 0 else []
+        if backend.region in regions:
+            caps.append(regions[backend.region] * backend.slots / slots[backend.region])
+        if caps:
+            caps_w[backend.name] = min(caps)
+    return caps_w
+
+
+def _slot_w(backend: Backend, expected: Iterable[Expected], prices: PriceSlice, around: Surroundings) -> float:
+    """What a slot in use draws: the mean power while a request is served, over all that could come."""
+    energy_mj = service_s = 0.0
+    for each in expected:
+        demand, table = each.demand, around.tables[each.edge]
+        rule = table.match(demand.model, demand.destination)
+        route = next((route for route in rule.routes if route.backend.name == backend.name), None) if rule else None
+        if route is not None:
+            units = prices.units(backend.name, route.link_name)
+            energy_mj += (
+                each.rate_per_s
+                * units.pue_milli
+                * (units.prefill_mj_per_token * demand.input_tokens + units.decode_mj_per_token * demand.output_tokens)
+            )
+            service_s += each.rate_per_s * _service_s(backend, demand, around)
+    return energy_mj * 1e-6 / service_s if service_s > 0.0 else 0.0
+
+
+def _service_s(backend: Backend, demand: Demand, around: Surroundings) -> float:
+    itl_s = around.itl_s.get(backend.name, backend.itl_s)
+    return max(demand.input_tokens / backend.prefill_tokens_per_s + demand.output_tokens * itl_s, 1e-6)

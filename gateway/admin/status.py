@@ -68,6 +68,7 @@ def describe(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Json:
         "backends": [_backend(backend, plane) for backend in fleet.backends],
         "links": list(_links(plane)),
         "feeds": list(_feeds(plane, wall_s)),
+        "planner": _planner(plane, wall_s),
         "tenants": [_tenant(tenant) for tenant in fleet.tenants],
         "decisions": [{**decision, "at": timestamp(decision["at"])} for decision in fleet.decisions],
     }
@@ -123,6 +124,7 @@ def _backend(backend: BackendNow, plane: ControlPlane) -> Json:
         "in_flight": backend.in_flight,
         "slots": backend.slots,
         "queue_max": backend.queue_max,
+        "slot_per_hour": backend.slot_per_hour,
         "available": backend.available,
         "available_in": backend.available_in,
         "workers": backend.workers,
@@ -155,6 +157,16 @@ def _feeds(plane: ControlPlane, wall_s: float) -> Iterator[Json]:
             "age_s": round(wall_s - fetched_at, 3) if fetched_at is not None else None,
             "problem": state.problem,
         }
+
+
+def _planner(plane: ControlPlane, wall_s: float) -> Json:
+    planner = plane.planner
+    return {
+        "problem": planner.problem,
+        "planned_at": timestamp(planner.planned_at) if planner.planned_at is not None else None,
+        "followed_at": timestamp(planner.followed_at) if planner.followed_at is not None else None,
+        "hours": [{**hour, "since": timestamp(hour["since"])} for hour in planner.outlook(wall_s)],
+    }
 
 
 def _tenant(tenant: TenantNow) -> Json:

@@ -1,8 +1,16 @@
-"""The solver of hourly plans: HiGHS, through scipy, which is an extra (`planner`) and may be absent."""
+"""The solver of hourly plans: HiGHS, through scipy, which is an extra (`planner`) and may be absent.
 
+As a program it reads problems as JSON from its input, an hour each, and writes the shadow prices of each to its output:
+null for an hour that could not be solved. The supervisor runs it so, where it can be stopped.
+"""
+
+import json
+import os
+import sys
 from importlib.util import find_spec
+from typing import Any
 
-from routing.plan import Duals, Problem
+from routing.plan import Duals, Kind, Problem, Way, plan
 
 MONEY_SCALE = 1e6  # costs of single requests are far below the solver's tolerances
 
@@ -51,3 +59,22 @@ def solve(problem: Problem) -> Duals | None:
         return None
     duals = [max(-float(each), 0.0) / MONEY_SCALE for each in found.ineqlin.marginals]
     return Duals(tuple(duals[:sites]), tuple(duals[sites:]))
+
+
+def problem_of(fields: list[Any]) -> Problem:
+    """From what JSON makes of one: tuples become lists."""
+    sites, slots, lines, mbps, kinds, refusal = fields
+    return Problem(
+        tuple(sites),
+        tuple(slots),
+        tuple(lines),
+        tuple(mbps),
+        tuple(Kind(rate, value, tuple(Way(*way) for way in ways)) for rate, value, ways in kinds),
+        refusal,
+    )
+
+
+if __name__ == "__main__":
+    os.nice(10)  # requests come first
+    planned = [plan(problem_of(fields), solve) for fields in json.load(sys.stdin)]
+    json.dump(planned, sys.stdout)

@@ -39,8 +39,8 @@ class Room:
         self._lasting: dict[str, float] = {}
         self._around = Surroundings(
             fleet.tables,
-            fleet.states,
-            fleet.links,
+            (),
+            {name: site.itl_s for name, site in world.sites.items()},
             {link_name(line, region): line for line in world.links for region in world.regions},
             world.framing.bytes_per_output_token,
             self._lasting,
@@ -125,7 +125,8 @@ class Room:
         start, thin = self._world.scenario.start, self._world.scenario.thin
         expected = self._forecast.at_hour(start + at, start + now)
         rows = [each._replace(rate_per_s=each.rate_per_s * thin) for each in expected]
-        return pose(rows, self._book.at(start + now), self._around)
+        out = [name for name, link in self._fleet.links.items() if not link.up]
+        return pose(rows, self._book.at(start + now), self._around._replace(out=out))
 
     def _hold(self, problem: Problem) -> None:
         """A plan's own prices, whatever the load."""

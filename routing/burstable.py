@@ -305,11 +305,11 @@ def savings(decision: Decision, line: Collection[str], lasting: Mapping[str, flo
         money = offer.total - offer.capacity if candidate.route.backend.name in behind else offer.total
         if candidate.route.link_name not in line:
             if not candidate.excluded:
-                least = lasting.get(candidate.route.link_name, 0.0) * (candidate.amounts[3] + candidate.amounts[4])
+                least = lasting.get(candidate.route.link_name, 0.0) * candidate.line_bytes
                 elsewhere = min(elsewhere, money + max(least - offer.link, 0.0))
         elif money - offer.link < on_line:
             on_line, service_s = money - offer.link, candidate.service_s
-            line_bytes = candidate.amounts[3] + candidate.amounts[4]
+            line_bytes = candidate.line_bytes
     if on_line >= elsewhere or elsewhere == math.inf:
         return NOTHING
     return Wanted(line_bytes, elsewhere - on_line, service_s)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from pricing.percentile import BilledBins
 from routing.burstable import BurstableLine
-from routing.decide import Candidate
+from routing.candidate import Candidate
 from routing.estimate import Mean
 from routing.simulator.staging import LINE_RESERVE, link_name
 from routing.simulator.world import MONTH_S, P95, Link, World
@@ -65,7 +65,7 @@ class Meter:
 
     def started(self, row: int, best: Candidate, now: float) -> None:
         self.advance(now)
-        size_bytes = best.amounts[3] + best.amounts[4]
+        size_bytes = best.line_bytes
         flowing = Flowing(size_bytes / max(best.service_s, 1e-3), now)
         self._flowing[row] = flowing
         self._set(self._bytes_per_s + flowing.bytes_per_s)

@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 
 from pricing.book import PriceBook
 from routing.burstable import savings
-from routing.decide import Candidate, Decision
+from routing.candidate import Candidate
+from routing.decide import Decision
 from routing.demand import Demand
 from routing.occupancy import SlotPrice
 from routing.plan import Solve

@@ -18,6 +18,7 @@ from random import Random
 from time import perf_counter
 from typing import TextIO
 
+from gateway.control import highs
 from routing.simulator.costs import Outcome, settle
 from routing.simulator.policies import POLICIES
 from routing.simulator.replay import SENT_DECIMALS, replay
@@ -43,6 +44,7 @@ class Rehearsal:
     yardsticks: Yardsticks
     requests: int  # replayed, reported or not
     elapsed_s: float  # of the replay alone
+    planned: bool  # a solver was there for hourly plans
 
     @property
     def regret(self) -> float | None:
@@ -77,10 +79,11 @@ def rehearse(
         raise RehearsalError(f"--policy {policy_name}: not a policy; choose from {', '.join(POLICIES)}")
     inputs = read_inputs(scenario)
     world, requests = inputs.world, inputs.requests
+    solve = highs.solve if highs.available() else None
     decided: dict[int, Assignment] = {}
     started = perf_counter()
     with _naming(scenario):
-        decisions = replay(world, inputs.prices, requests, POLICIES[policy_name], rng=Random(seed))
+        decisions = replay(world, inputs.prices, requests, POLICIES[policy_name], rng=Random(seed), solve=solve)
         bar = ProgressBar(len(requests), progress or sys.stderr)
         for decision in decisions:
             decided[decision.request_id] = decision  # the last one stands
@@ -90,7 +93,9 @@ def rehearse(
     write_assignments(assignments, requests, decided)
     with _naming(scenario):
         outcome = settle(world, inputs.prices, requests, read_assignments(assignments))
-    return Rehearsal(world.scenario.name, policy_name, outcome, world.yardsticks, len(requests), elapsed_s)
+    return Rehearsal(
+        world.scenario.name, policy_name, outcome, world.yardsticks, len(requests), elapsed_s, solve is not None
+    )
 
 
 def read_inputs(scenario: Path) -> Inputs:

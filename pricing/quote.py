@@ -17,9 +17,9 @@ from typing import NamedTuple, TypeAlias
 from pricing.unit_prices import UnitPrices
 from pricing.units import GB, MILLI, MJ_PER_KWH, MTOK, NANO
 
-# What `total` reads of Rates: energy per fresh token, per output token; money per byte; and the three prices of tokens
-# bought, None where none are.
-FlatRates: TypeAlias = tuple[float, float, float, tuple[float, float, float] | None]
+# What `total` reads of Rates: energy per fresh token, per output token; and the three prices of tokens bought, None
+# where none are.
+FlatRates: TypeAlias = tuple[float, float, tuple[float, float, float] | None]
 
 
 class Rates(NamedTuple):
@@ -50,7 +50,6 @@ class Rates(NamedTuple):
         return (
             self.per_fresh_token_energy,
             self.per_output_token_energy,
-            self.per_byte,
             bought if any(bought) else None,
         )
 
@@ -73,6 +72,7 @@ def total(
     output_tokens: float,
     bytes_up: float,
     bytes_down: float,
+    per_byte: float,
     service_s: float,
     slot_price_per_s: float,
     delay_s: float,
@@ -82,7 +82,7 @@ def total(
 
     The terms in the order of a Quote; the two that are mostly nothing are left out when they are, which changes no sum.
     """
-    per_fresh, per_output, per_byte, bought = rates
+    per_fresh, per_output, bought = rates
     money = per_fresh * fresh_tokens + per_output * output_tokens
     if bought is not None:
         per_input, per_cached, per_bought = bought
@@ -101,12 +101,14 @@ def quote(
     output_tokens: float,
     bytes_up: float,
     bytes_down: float,
+    per_byte: float,
     service_s: float,
     slot_price_per_s: float,
     delay_s: float,
     value_per_second: float,
 ) -> Quote:
-    """fresh_tokens: input without the predicted prefix hit; delay_s: TTFT and the sum of what gaps exceed their target.
+    """fresh_tokens: input without the predicted prefix hit; per_byte: the marginal price of the link now, which is not
+    the book's where its billing has a state; delay_s: TTFT and the sum of what gaps exceed their target.
 
     Predicted cache writes are priced as input: what a backend will write is known only when it says so.
     """
@@ -116,7 +118,7 @@ def quote(
         + rates.per_cached_token * hit_tokens
         + rates.per_output_token * output_tokens
     )
-    link = rates.per_byte * (bytes_up + bytes_down)
+    link = per_byte * (bytes_up + bytes_down)
     capacity = slot_price_per_s * service_s
     time = value_per_second * delay_s
     money = total(
@@ -126,6 +128,7 @@ def quote(
         output_tokens,
         bytes_up,
         bytes_down,
+        per_byte,
         service_s,
         slot_price_per_s,
         delay_s,

@@ -22,6 +22,7 @@ from routing.demand import Demand
 from routing.estimate import BYTES_PER_WHOLE_TOKEN
 from routing.health import COOLING, CREDENTIALS, EJECTED
 from routing.link import LinkState
+from routing.occupancy import SlotPrice
 from routing.table import Route, RouteTable, Rule
 
 # Why one route is out.
@@ -70,6 +71,7 @@ class View:
         "demand",
         "deny",
         "input_tokens",
+        "link_prices",
         "links",
         "noticed",
         "now",
@@ -83,6 +85,7 @@ class View:
         "trials",
         "tried",
         "value_per_second",
+        "warm",
     )
 
     def __init__(
@@ -98,7 +101,9 @@ class View:
         tried: Collection[str],
         bytes_per_token: float,
         links: Mapping[str, LinkState],
-        slot_prices: Mapping[str, float] | None,
+        slot_prices: Mapping[str, SlotPrice] | None,
+        link_prices: Mapping[str, float] | None,
+        warm: Mapping[str, float] | None,
     ) -> None:
         self.table = table
         self.rule = rule
@@ -114,6 +119,8 @@ class View:
         self.trials: tuple[str, ...] = ()  # routes that were looked at as if they were well
         self.links = links
         self.slot_prices = slot_prices or None
+        self.link_prices = link_prices or None
+        self.warm = warm or None
         self.bytes_key = (demand.dialect, demand.stream)
         self.bytes_per_token = bytes_per_token if demand.stream else min(bytes_per_token, BYTES_PER_WHOLE_TOKEN)
         self.context_tokens = demand.input_tokens + (demand.max_tokens or 0)
@@ -132,22 +139,25 @@ class View:
     def bytes_down(self, state: BackendState) -> float:
         return self.demand.output_tokens * state.bytes_out.predict(self.bytes_key, self.bytes_per_token)
 
-    def service_s(self, backend: Backend, state: BackendState) -> float:
+    def fresh_tokens(self, backend: Backend) -> float:
+        """What of the prompt is not expected in its cache."""
+        return self.input_tokens if self.warm is None else self.input_tokens - self.warm.get(backend.name, 0.0)
+
+    def service_s(self, backend: Backend, state: BackendState, fresh_tokens: float) -> float:
         """How long it will hold a slot."""
-        return self.input_tokens / backend.prefill_tokens_per_s + self.demand.output_tokens * state.itl.value
+        return fresh_tokens / backend.prefill_tokens_per_s + self.demand.output_tokens * state.itl.value
 
     def mbps(self, route: Route, state: BackendState) -> float:
         """The mean rate on the link while it is served."""
         size_bytes = self.demand.request_bytes + self.bytes_down(state)
-        return 8e-6 * size_bytes / max(self.service_s(route.backend, state), 1e-3)
+        return 8e-6 * size_bytes / max(self.service_s(route.backend, state, self.fresh_tokens(route.backend)), 1e-3)
 
     def power_w(self, route: Route, state: BackendState) -> float:
         """The mean power at the site's meter while it is served: marginal energy with PUE over time."""
         units = self.prices.units(route.backend.name, route.link.name)
-        energy_mj = (
-            units.prefill_mj_per_token * self.input_tokens + units.decode_mj_per_token * self.demand.output_tokens
-        )
-        return energy_mj * units.pue_milli * 1e-6 / max(self.service_s(route.backend, state), 1e-3)
+        fresh_tokens = self.fresh_tokens(route.backend)
+        energy_mj = units.prefill_mj_per_token * fresh_tokens + units.decode_mj_per_token * self.demand.output_tokens
+        return energy_mj * units.pue_milli * 1e-6 / max(self.service_s(route.backend, state, fresh_tokens), 1e-3)
 
 
 def barrier(view: View, route: Route, state: BackendState) -> str:

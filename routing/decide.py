@@ -36,8 +36,9 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pricing.book import PriceSlice
-from pricing.quote import Quote, Rates, quote, total
+from pricing.quote import FlatRates, total
 from routing.backend import BackendState, Lease
+from routing.candidate import Candidate, Entry
 from routing.constraint import (
     DESTINATION_UNKNOWN,
     NO_RULE,
@@ -52,7 +53,8 @@ from routing.demand import Demand
 from routing.estimate import BYTES_PER_OUTPUT_TOKEN
 from routing.health import EJECTED
 from routing.link import LinkState
-from routing.near import Entry, noticed_figure, spread
+from routing.near import noticed_figure, spread
+from routing.occupancy import FREE, SlotPrice
 from routing.policy import CHEAPEST_ENERGY, ITL_TARGET_S, rank
 from routing.table import Lane, Route, RouteTable, Rule
 
@@ -69,40 +71,7 @@ NEAR: Final = "near"  # as quick as the least, as far as anybody notices, and ch
 TRIAL_CHANCE: Final = 0.05  # bounds the share of a slow site where requests are rare
 
 NO_LINKS: Final[Mapping[str, LinkState]] = MappingProxyType({})
-NO_SLOT_PRICES: Final[Mapping[str, float]] = MappingProxyType({})
-
-
-class Candidate(NamedTuple):
-    """One route as the decision saw it. The first four fields are the order: the least tuple wins."""
-
-    first: float
-    second: float
-    share: float  # of the backend's slots in use
-    name: str
-    route: Route
-    ttft_s: float  # predicted
-    known_s: float  # of it the link and the queue; the rest is the backend's own
-    service_s: float  # how long a slot would be held
-    rates: Rates
-    amounts: tuple[float, float, float, float, float, float, float]  # what `quote` multiplies them with
-    excluded: str = ""  # the constraint that rules it out; "" if feasible. Set by `explain` only
-
-    @property
-    def quote(self) -> Quote:
-        """What it would cost, term by term."""
-        input_tokens, output_tokens, bytes_up, bytes_down, slot_price, delay_s, value_per_second = self.amounts
-        return quote(
-            self.rates,
-            fresh_tokens=input_tokens,
-            hit_tokens=0.0,
-            output_tokens=output_tokens,
-            bytes_up=bytes_up,
-            bytes_down=bytes_down,
-            service_s=self.service_s,
-            slot_price_per_s=slot_price,
-            delay_s=delay_s,
-            value_per_second=value_per_second,
-        )
+NO_SLOT_PRICES: Final[Mapping[str, SlotPrice]] = MappingProxyType({})
 
 
 class Decision(NamedTuple):
@@ -149,17 +118,36 @@ def decide(
     excluded: Collection[str] = (),
     bytes_per_token: float = BYTES_PER_OUTPUT_TOKEN,
     links: Mapping[str, LinkState] | None = None,
-    slot_prices: Mapping[str, float] | None = None,
+    slot_prices: Mapping[str, SlotPrice] | None = None,
+    link_prices: Mapping[str, float] | None = None,
+    warm: Mapping[str, float] | None = None,
 ) -> Decision:
     """`now` is the monotonic clock of the states, `at` the price clock. `excluded` names backends (or routes) already
     tried. Without `links` every link is up, has its configured RTT and no capacity. `slot_prices` is the shadow price
-    of a slot per second, by backend; absent is 0.
+    of a slot per second, by backend and its load; absent is 0. `link_prices` is what a byte costs at the margin, by
+    link; absent is the book's price. `warm` is how many tokens of this prompt a backend is expected to have in its
+    cache; absent is 0.
     """
     rule = table.match(demand.model, demand.destination)
     if rule is None or (not demand.destination and (demand.deny_origins or rule.deny_origins)):
         return _nowhere(table, rule, demand, prices)
     links = NO_LINKS if links is None else links
-    view = View(table, rule, states, demand, prices, now, at, rng, excluded, bytes_per_token, links, slot_prices)
+    view = View(
+        table,
+        rule,
+        states,
+        demand,
+        prices,
+        now,
+        at,
+        rng,
+        excluded,
+        bytes_per_token,
+        links,
+        slot_prices,
+        link_prices,
+        warm,
+    )
     return _choose(view, {})
 
 
@@ -175,14 +163,31 @@ def explain(
     excluded: Collection[str] = (),
     bytes_per_token: float = BYTES_PER_OUTPUT_TOKEN,
     links: Mapping[str, LinkState] | None = None,
-    slot_prices: Mapping[str, float] | None = None,
+    slot_prices: Mapping[str, SlotPrice] | None = None,
+    link_prices: Mapping[str, float] | None = None,
+    warm: Mapping[str, float] | None = None,
 ) -> Decision:
     """The same decision, with every route of the rule as a candidate, priced, and why it is out."""
     rule = table.match(demand.model, demand.destination)
     if rule is None or (not demand.destination and (demand.deny_origins or rule.deny_origins)):
         return _nowhere(table, rule, demand, prices)
     links = NO_LINKS if links is None else links
-    view = View(table, rule, states, demand, prices, now, at, rng, excluded, bytes_per_token, links, slot_prices)
+    view = View(
+        table,
+        rule,
+        states,
+        demand,
+        prices,
+        now,
+        at,
+        rng,
+        excluded,
+        bytes_per_token,
+        links,
+        slot_prices,
+        link_prices,
+        warm,
+    )
     view.plain = False  # every constraint is asked of every route, whatever the shortcuts say
     out: dict[str, str] = {}
     seen: list[Entry] = []
@@ -231,56 +236,56 @@ def _choose(view: View, out: dict[str, str]) -> Decision:
 def _least_two(
     view: View, lanes: Iterable[Lane], out: dict[str, str] | None = None, near: list[Entry] | None = None
 ) -> tuple[Entry | None, Entry | None]:
-    """The best of some routes and the next best; `near` takes those not far behind. Constraints, the slow start and
-    trials are asked where there is an `out` to note what they rule out."""
-    states, links, slot_prices, now, plain = view.states, view.links, view.slot_prices, view.now, view.plain
-    demand, input_tokens, value_per_s = view.demand, view.input_tokens, view.value_per_second
-    output_tokens, bytes_up = demand.output_tokens, float(demand.request_bytes)
-    bytes_key, bytes_per_token = view.bytes_key, view.bytes_per_token
+    """The best two of some routes; `near` takes those not far behind. With `out`, constraints and trials are asked."""
+    states, links, now, plain = view.states, view.links, view.now, view.plain
+    slot_prices, link_prices, warm = view.slot_prices, view.link_prices, view.warm
+    input_tokens, output_tokens, value_per_s = view.input_tokens, view.demand.output_tokens, view.value_per_second
+    up, bytes_key, bytes_per_token = float(view.demand.request_bytes), view.bytes_key, view.bytes_per_token
     kind, money_decides_within_s = view.rule.objective.kind, view.rule.money_decides_within_s
     best = runner_up = None
-    slot_price, service_s, noticed, bar = 0.0, 0.0, 0.0, inf  # beyond the bar a route is neither, nor near them
+    fresh, hit, slot_price, service_s = input_tokens, 0.0, 0.0, 0.0
+    noticed, bar = 0.0, inf  # beyond the bar a route is neither of the two, nor near them
     for route, flat, rates in lanes:
         backend = route.backend
         state = states[backend.name]
         link, load = links.get(route.link_name), state.inflight + state.inflight_elsewhere
-        if out is not None and not (
-            plain
-            and load + state.holdings.reserve < route.room
-            and now > state.health.clear_after
-            and (link is None or link.up)
-        ):
+        clear = plain and load + state.holdings.reserve < route.room and now > state.health.clear_after
+        if out is not None and not (clear and (link is None or link.up)):
             reason = barrier(view, route, state) or _not_drawn(view, state)
             if reason:
                 out[route.name] = reason
                 continue
+        if warm is not None:
+            hit = warm.get(backend.name, 0.0)
+            fresh = input_tokens - hit
         slots, itl_s, ttft, standing = backend.slots, state.itl.value, state.ttft, state.ttft.standing
         known_s = rtt_s = route.link.rtt_s if link is None else link.rtt.value
         if load >= slots:
-            known_s += (load + 1 - slots) / slots * (state.service.value or view.service_s(backend, state))
+            known_s += (load + 1 - slots) / slots * (state.service.value or view.service_s(backend, state, fresh))
         overhead_s = ttft.overhead_s(now) if ttft.excess_s else ttft.mean_s
         if now >= standing.trial_at and out is not None and _tried(view, route):
             overhead_s, itl_s = min(overhead_s, standing.well), min(itl_s, state.itl.standing.well or itl_s)
-        ttft_s = known_s + (input_tokens / ttft.prefill_tokens_per_s + overhead_s)
+        ttft_s = known_s + (fresh / ttft.prefill_tokens_per_s + overhead_s)
         delay_s = ttft_s + output_tokens * (itl_s - ITL_TARGET_S) if itl_s > ITL_TARGET_S else ttft_s
-        bytes_down = output_tokens * state.bytes_out.ratios.get(bytes_key, bytes_per_token)
+        down = output_tokens * state.bytes_out.ratios.get(bytes_key, bytes_per_token)
         if slot_prices is not None:
-            slot_price, service_s = slot_prices.get(backend.name, 0.0), view.service_s(backend, state)
-        # No prompt is taken to be cached anywhere yet: all tokens are fresh.
-        money = total(
-            flat, input_tokens, 0.0, output_tokens, bytes_up, bytes_down, service_s, slot_price, delay_s, value_per_s
-        )
+            first_load, by_load = slot_prices.get(backend.name, FREE)
+            slot_price = 0.0
+            if load >= first_load:
+                slot_price = by_load[load - first_load] if load - first_load < len(by_load) else by_load[-1]
+                service_s = fresh / backend.prefill_tokens_per_s + output_tokens * state.itl.value
+        per_byte = rates.per_byte if link_prices is None else link_prices.get(route.link_name, rates.per_byte)
+        money = total(flat, fresh, hit, output_tokens, up, down, per_byte, service_s, slot_price, delay_s, value_per_s)
         if ttft_s <= money_decides_within_s:
             # Between equal prices one that has become slow loses.
             first, second = money, overhead_s if overhead_s > standing.slow < ttft.mean_s else 0.0
         else:
-            bill = 0.0
-            if kind == CHEAPEST_ENERGY.kind:
-                bill = total(flat, input_tokens, 0.0, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            bill = _bill(flat, fresh, hit, output_tokens) if kind == CHEAPEST_ENERGY.kind else 0.0
             first, second = rank(kind, money, bill, ttft_s, rtt_s, state.leases, load / slots)
         if first > bar:
             continue
-        entry = first, second, load / slots, route.name, route, rates, bytes_down, slot_price, delay_s, ttft_s, known_s
+        amounts = fresh, hit, down, per_byte, slot_price
+        entry = first, second, load / slots, route.name, route, rates, delay_s, ttft_s, known_s, amounts
         if best is None or entry < best:
             runner_up = best
             best = entry
@@ -293,6 +298,11 @@ def _least_two(
         if runner_up is not None:
             bar = max(runner_up[0], best[0] + noticed)
     return best, runner_up
+
+
+def _bill(flat: FlatRates, fresh: float, hit: float, output_tokens: float) -> float:
+    """What the site alone is paid for."""
+    return total(flat, fresh, hit, output_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def _tried(view: View, route: Route) -> bool:
@@ -310,11 +320,11 @@ def _not_drawn(view: View, state: BackendState) -> str:
 
 
 def _candidate(view: View, entry: Entry, excluded: str = "") -> Candidate:
-    first, second, share, name, route, rates, bytes_down, slot_price, delay_s, ttft_s, known_s = entry
-    service_s = view.service_s(route.backend, view.states[route.backend.name])
-    output_tokens, bytes_up = view.demand.output_tokens, float(view.demand.request_bytes)
-    amounts = view.input_tokens, output_tokens, bytes_up, bytes_down, slot_price, delay_s, view.value_per_second
-    return Candidate(first, second, share, name, route, ttft_s, known_s, service_s, rates, amounts, excluded)
+    first, second, share, name, route, rates, delay_s, ttft_s, known_s, amounts = entry
+    service_s = view.service_s(route.backend, view.states[route.backend.name], amounts[0])
+    output_tokens, up, value_per_s = view.demand.output_tokens, float(view.demand.request_bytes), view.value_per_second
+    place = first, second, share, name, route, ttft_s, known_s, service_s
+    return Candidate(*place, rates, output_tokens, up, delay_s, value_per_s, amounts, excluded)
 
 
 def _last_site(view: View, out: Mapping[str, str]) -> Entry | None:

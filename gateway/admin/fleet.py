@@ -30,6 +30,7 @@ class BackendNow:
     ttft_ms: float
     itl_ms: float
     tokens_per_event: float
+    slot_per_hour: float  # what a slot is worth to others now
 
     @property
     def available(self) -> bool:
@@ -149,6 +150,7 @@ def _backend(seen: Sequence[Status]) -> BackendNow:
         ttft_ms=fmean(each["ttft_ms"] for each in seen),
         itl_ms=fmean(each["itl_ms"] for each in seen),
         tokens_per_event=fmean(each["tokens_per_event"] for each in seen),
+        slot_per_hour=fmean(each["slot_per_hour"] for each in seen),
     )
 
 

@@ -105,6 +105,7 @@ class Page:
             "route_costs": views.route_costs(plane, plane.prices.book.at(at)),
             "bytes_per_token": f"{BYTES_PER_OUTPUT_TOKEN:.0f}",
             "backends": views.backend_views(plane, fleet),
+            "planner_problem": plane.planner.problem,
             "decisions": views.decision_views(plane, fleet, tz),
             "tenants": views.tenant_views(fleet, tz),
             "feeds": views.feed_views(plane, wall_s),

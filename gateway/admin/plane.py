@@ -33,6 +33,23 @@ class PriceDesk(Protocol):
     def feeds(self) -> Mapping[str, FeedCondition]: ...
 
 
+class PlanDesk(Protocol):
+    """Prices of room. Times are epoch seconds; `problem` says why there is no hourly plan, empty if there is one."""
+
+    @property
+    def problem(self) -> str: ...
+
+    @property
+    def planned_at(self) -> float | None: ...
+
+    @property
+    def followed_at(self) -> float | None: ...
+
+    def outlook(self, now: float) -> list[dict[str, Any]]:
+        """The hours planned: `since` and `slot_per_hour`, the mean price of a slot by backend."""
+        ...
+
+
 class SumDesk(Protocol):
     """Questions to the ledger."""
 
@@ -86,6 +103,9 @@ class ControlPlane(Protocol):
 
     @property
     def prices(self) -> PriceDesk: ...
+
+    @property
+    def planner(self) -> PlanDesk: ...
 
     @property
     def books(self) -> SumDesk: ...

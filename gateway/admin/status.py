@@ -74,6 +74,7 @@ def describe(plane: ControlPlane, fleet: Fleet, wall_s: float) -> Json:
         "links": list(_links(plane)),
         "feeds": list(_feeds(plane, wall_s)),
         "sinks": [_sink(sink, wall_s) for sink in plane.shipping.conditions()],
+        "planner": _planner(plane, wall_s),
         "tenants": [_tenant(tenant) for tenant in fleet.tenants],
         "decisions": [{**decision, "at": timestamp(decision["at"])} for decision in fleet.decisions],
     }
@@ -141,6 +142,7 @@ def _backend(backend: BackendNow, plane: ControlPlane) -> Json:
         "in_flight": backend.in_flight,
         "slots": backend.slots,
         "queue_max": backend.queue_max,
+        "slot_per_hour": backend.slot_per_hour,
         "available": backend.available,
         "available_in": backend.available_in,
         "workers": backend.workers,
@@ -188,6 +190,16 @@ def _sink(sink: Condition, wall_s: float) -> Json:
         "lag_rows": sink.lag_rows,
         "lag_bytes": sink.lag_bytes,
         "lag_s": round(sink.lag_s(wall_s), 3),
+    }
+
+
+def _planner(plane: ControlPlane, wall_s: float) -> Json:
+    planner = plane.planner
+    return {
+        "problem": planner.problem,
+        "planned_at": timestamp(planner.planned_at) if planner.planned_at is not None else None,
+        "followed_at": timestamp(planner.followed_at) if planner.followed_at is not None else None,
+        "hours": [{**hour, "since": timestamp(hour["since"])} for hour in planner.outlook(wall_s)],
     }
 
 

@@ -95,6 +95,7 @@ class BackendView:
     ttft: str
     itl: str
     tokens_per_event: str
+    slot_per_hour: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +289,7 @@ def backend_views(plane: ControlPlane, fleet: Fleet) -> list[BackendView]:
                 ttft=figures.milliseconds(backend.ttft_ms) if backend.ttft_ms else "",
                 itl=figures.milliseconds(backend.itl_ms),
                 tokens_per_event=f"{backend.tokens_per_event:.2f}",
+                slot_per_hour=f"{backend.slot_per_hour:.4f}" if backend.slot_per_hour else "",
             )
         )
     return views

@@ -22,6 +22,10 @@ def run(arguments: Namespace) -> int:
         f"assignments in {arguments.assignments}",
         file=sys.stderr,
     )
+    if not rehearsal.planned:
+        print(
+            "no planner (scipy is not installed): prices of room come from the online correction alone", file=sys.stderr
+        )
     _print(rehearsal, arguments.format)
     violations = rehearsal.outcome.violations.total
     if violations:
@@ -52,6 +56,7 @@ def _figures(rehearsal: Rehearsal) -> dict[str, object]:
         "simulated": True,
         "scenario": rehearsal.scenario,
         "policy": rehearsal.policy,
+        "planned": rehearsal.planned,
         "requests": outcome.requests,
         "rejected": outcome.rejected,
         "total_usd": outcome.total_usd,

@@ -24,6 +24,7 @@ from gateway.config import ConfigError, Settings
 from gateway.control.books import Books
 from gateway.control.channel import ChannelClosed, Message
 from gateway.control.configuration import Configuration
+from gateway.control.planner import Planner
 from gateway.control.prices import Prices
 from gateway.control.processes import BACKLOG, StartupError, WorkerProcess, bind, lock_directory
 from gateway.control.sealing import Sealings
@@ -33,6 +34,7 @@ from gateway.edge.metering import Spent
 from gateway.ledger import lock
 from gateway.ledger.cells import CELLS_NAME, Cells
 from gateway.ledger.sealkey import SealKeyError, load_or_make_key
+from pricing.book import PriceBook
 
 logger = logging.getLogger("tokenport.supervisor")
 
@@ -79,6 +81,7 @@ class Supervisor:
             listener = await bind(gateway.listen, "gateway.listen")
             self.prices = Prices(self.settings, self._prices_changed)
             await self.prices.start()
+            self.planner = Planner(self)
             self.books = Books(gateway.data_dir)
             self.seals = Sealings(gateway.data_dir, lambda: self.settings, self.books.shrink)
             try:
@@ -126,6 +129,15 @@ class Supervisor:
             return_exceptions=True,
         )
         return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+    def tell_workers(self, what: str, **fields: Any) -> None:
+        for worker in self.workers():
+            if worker.ready.is_set():
+                worker.channel.tell(what, **fields)
+
+    @property
+    def book(self) -> PriceBook:
+        return self.prices.book
 
     async def reload(self) -> list[str]:
         """Read the configuration again. Returns the problems; with any, what was in force stays."""
@@ -224,6 +236,7 @@ class Supervisor:
             self.stop_now()
             return
         worker.channel.tell("accept", spent=spent.to_message())
+        worker.channel.tell("room", **self.planner.message())
         ready.set()
 
     async def _heard(self, worker: WorkerProcess, message: Message) -> None:
@@ -301,8 +314,10 @@ class Supervisor:
         folding = asyncio.create_task(self._fold())
         sealing = asyncio.create_task(self.seals.run())
         watching = asyncio.create_task(self._watch())
+        planning = asyncio.create_task(self.planner.run())
         await self._stopping.wait()
         watching.cancel()
+        planning.cancel()
         announce("stopping: streams may end by themselves; press Ctrl-C again to stop at once")
         await self._drain(listener)
         folding.cancel()

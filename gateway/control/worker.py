@@ -78,6 +78,10 @@ class Worker:
                 self._start(self._drain())
             case "stop":
                 self._start(self._stop())
+            case "wanted" if parts is not None:
+                return parts.wanted(asyncio.get_running_loop().time())
+            case "room" if parts is not None:
+                parts.price_room(message)
             case "status" if parts is not None:
                 return parts.status(asyncio.get_running_loop().time())
             case "explain" if parts is not None:

@@ -9,7 +9,8 @@ from typing import Any
 from gateway.clock import timestamp
 from gateway.edge.live import Live
 from gateway.errors import ApiError
-from routing.decide import Candidate, Decision
+from routing.candidate import Candidate
+from routing.decide import Decision
 from routing.demand import Demand
 
 # What a request weighs besides its prompt: head and JSON around it.

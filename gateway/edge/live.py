@@ -1,9 +1,9 @@
 """What a worker decides from: tables and prices, swapped whole, beside what it has learned, which survives a swap."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from gateway.clock import PriceTime, wall
 from gateway.config import Settings
@@ -13,21 +13,28 @@ from gateway.ledger.cells import Cells
 from gateway.upstream.backends import Backends
 from pricing.book import PriceBook, PriceSlice
 from pricing.energy import PriceCurve
+from pricing.units import GB
 from routing import decide as chooser
 from routing.backend import BackendState
 from routing.decide import Decision
 from routing.demand import Demand
 from routing.estimate import BytesPerToken, LengthEstimate
 from routing.fairness import spread
+from routing.forecast import Tally
 from routing.health import HealthLimits
 from routing.link import LinkState
+from routing.occupancy import SlotPrice
 from routing.retry import RetryBudget, RetryLimits
+from routing.shadow import LinePrice
 from routing.table import RouteTable
 
 # For the page: what was chosen lately, and what it would have cost elsewhere.
 DECISIONS_KEPT = 200
 # One decision in this many is logged with all its candidates, the first one included.
 LOGGED_EVERY = 100
+
+
+Chooser: TypeAlias = Callable[..., Decision]
 
 
 class Tables(NamedTuple):
@@ -59,6 +66,10 @@ class Live:
         self.answer_bytes = BytesPerToken()
         self.decisions: deque[tuple[float, Demand, Decision]] = deque(maxlen=DECISIONS_KEPT)
         self.decided = 0
+        self.wanted = Tally()
+        self.slot_prices: dict[str, SlotPrice] = {}
+        self._by_line: Mapping[str, LinePrice] = {}
+        self._line_prices: dict[str, tuple[float, LinePrice]] = {}  # with what the line itself takes
         self.retry_limits = _retry_limits(settings)
         self.retries = RetryBudget(self.retry_limits)
         self.hedges = RetryBudget(_hedge_limits(settings))
@@ -90,6 +101,7 @@ class Live:
         self.sharing.install(self.states, self.links)
         self.settings: Settings = settings
         self.tables = Tables(table, book)
+        self.price_room(self.slot_prices, self._by_line)
         self.price_time = price_time
         if self.retry_limits != _retry_limits(settings):
             self.retry_limits = _retry_limits(settings)
@@ -115,19 +127,63 @@ class Live:
         at = self.price_time.at(wall_s)
         prices = tables.book.at(at)
         self.decided += 1
+        if not excluded:
+            self.wanted.add(tables.table.edge, demand)
         # The sampled ones keep every candidate with its reason; the choice is the same.
         choose = chooser.explain if self.decided % LOGGED_EVERY == 1 else chooser.decide
         shared = not self.sharing.alone
         if shared:
             self.sharing.look(now)
-        decision = choose(
-            tables.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
-        )
+        decision = self._chosen(choose, tables.table, demand, prices, now, at, excluded)
         if shared and self.sharing.is_stale(decision, now):
-            decision = choose(
-                tables.table, self.states, demand, prices, now, at, self.rng, excluded=excluded, links=self.links
-            )
+            decision = self._chosen(choose, tables.table, demand, prices, now, at, excluded)
         return decision, prices
+
+    def _chosen(
+        self,
+        choose: Chooser,
+        table: RouteTable,
+        demand: Demand,
+        prices: PriceSlice,
+        now: float,
+        at: float,
+        excluded: frozenset[str] = frozenset(),
+    ) -> Decision:
+        return choose(
+            table,
+            self.states,
+            demand,
+            prices,
+            now,
+            at,
+            self.rng,
+            excluded=excluded,
+            links=self.links,
+            slot_prices=self.slot_prices,
+            link_prices=self._link_prices() if self._line_prices else None,
+        )
+
+    def _link_prices(self) -> dict[str, float]:
+        """Of a byte on lines that have a capacity: what the line takes for it, and what its place is worth now."""
+        return {
+            name: listed + price.at((link.mbps + link.mbps_elsewhere) / capacity_mbps)
+            for name, (listed, price) in self._line_prices.items()
+            if (link := self.links.get(name)) is not None
+            and (capacity_mbps := self.table.links[name].capacity_mbps) > 0.0
+        }
+
+    def price_room(self, by_site: Mapping[str, SlotPrice], by_line: Mapping[str, LinePrice]) -> None:
+        """What places are worth from now on: prices by load, which every decision reads at the load it finds."""
+        self.slot_prices, self._by_line = dict(by_site), by_line
+        self._line_prices = {
+            name: (self._listed_per_byte(name), price)
+            for name, price in by_line.items()
+            if name in self.table.links and max(price.by_share) > 0.0
+        }
+
+    def _listed_per_byte(self, link: str) -> float:
+        price = self.book.transit[link]
+        return price.marginal_per_gb() * float(self.book.exchange(price.currency)) / GB
 
     def turned_away(self, decision: Decision, tenant: str) -> None:
         """A request was refused for the sake of other tenants: its own asks for more than it has."""
@@ -150,7 +206,7 @@ class Live:
     def explain(self, demand: Demand, now: float, at: float) -> tuple[Decision, PriceSlice]:
         """As `decide`, with every candidate and its reason."""
         prices = self.book.at(at)
-        return chooser.explain(self.table, self.states, demand, prices, now, at, self.rng, links=self.links), prices
+        return self._chosen(chooser.explain, self.table, demand, prices, now, at), prices
 
 
 def _health_limits(settings: Settings) -> HealthLimits:

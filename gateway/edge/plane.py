@@ -23,6 +23,8 @@ from gateway.errors import ApiError
 from gateway.ledger.cells import Cells
 from gateway.upstream.probe import Prober
 from pricing.energy import PriceCurve
+from routing.occupancy import SlotPrice
+from routing.shadow import LinePrice
 
 
 @dataclass(slots=True)
@@ -70,6 +72,24 @@ class DataPlane:
         except ApiError as error:
             return {"error": error.message}
         return explanation(self.live, request, now, wall_s)
+
+    def wanted(self, now: float) -> dict[str, Any]:
+        """What was asked for since the last time, and what may not be used now: what prices of room are made from."""
+        live = self.live
+        kinds = live.wanted.take().items()
+        return {
+            "kinds": [[*key[:3], sorted(key.deny_origins), key.value_per_second, [*sums]] for key, sums in kinds],
+            "out": [name for name, state in live.states.items() if not state.health.available(now)],
+            "itl_s": {name: state.itl.value for name, state in live.states.items()},
+            "down": [name for name, link in live.links.items() if not link.up],
+        }
+
+    def price_room(self, message: Mapping[str, Any]) -> None:
+        """Prices by load, as the supervisor sends them."""
+        self.live.price_room(
+            {name: SlotPrice(first, tuple(prices)) for name, (first, prices) in message["slots"].items()},
+            {name: LinePrice(tuple(prices)) for name, prices in message["lines"].items()},
+        )
 
     def close(self) -> None:
         """After the last exchange: nothing is under way any more."""

@@ -5,10 +5,12 @@ from typing import Any
 
 from gateway.edge.desk import Desk
 from gateway.edge.explaining import decision_facts
+from gateway.edge.live import Live
 from gateway.edge.metering import Meter
 from gateway.edge.proxy import Proxy
 from routing.backend import BackendState
-from routing.table import RouteTable
+from routing.forecast import HOUR_S
+from routing.occupancy import FREE
 
 
 def worker_status(desk: Desk, proxy: Proxy, now: float) -> dict[str, Any]:
@@ -24,15 +26,15 @@ def worker_status(desk: Desk, proxy: Proxy, now: float) -> dict[str, Any]:
         "ledger": {"writable": desk.log.writable, "reason": desk.log.reason},
         "route_version": live.table.version,
         "price_version": live.book.version,
-        "backends": [_backend(live.table, live.states[name], now) for name in live.table.backends],
+        "backends": [_backend(live, live.states[name], now) for name in live.table.backends],
         "tenants": [_tenant(name, meter) for name, meter in desk.admission.usage().items()],
         "decisions": [decision_facts(*each) for each in live.decisions],
         **desk.counters.snapshot(),
     }
 
 
-def _backend(table: RouteTable, state: BackendState, now: float) -> dict[str, Any]:
-    backend = table.backends[state.name]
+def _backend(live: Live, state: BackendState, now: float) -> dict[str, Any]:
+    backend = live.table.backends[state.name]
     return {
         "name": backend.name,
         "region": backend.region,
@@ -43,6 +45,7 @@ def _backend(table: RouteTable, state: BackendState, now: float) -> dict[str, An
         "barred": state.health.barred(now),
         "ttft_ms": state.ttft.predict(0, now) * 1000,
         "itl_ms": state.itl.value * 1000,
+        "slot_per_hour": HOUR_S * live.slot_prices.get(state.name, FREE).at(state.load),
         "tokens_per_event": state.tokens_per_event.value,
     }
 

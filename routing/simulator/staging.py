@@ -153,9 +153,10 @@ class Line:
         self.name = link.name
         self.site = link.site
         self.links: dict[str, LinkState] = {}
+        self.by_region: dict[str, LinkState] = {}
 
-    def add(self, link: Link) -> LinkState:
-        state = self.links[link.name] = LinkState(link)
+    def add(self, link: Link, region: str) -> LinkState:
+        state = self.links[link.name] = self.by_region[region] = LinkState(link)
         return state
 
     def level(self) -> None:
@@ -173,6 +174,7 @@ class Fleet:
     """What is live: backends, lines, and the places taken on them."""
 
     def __init__(self, world: World, tables: Mapping[str, RouteTable]) -> None:
+        self.tables = tables
         self.states: dict[str, BackendState] = {}
         self.links: dict[str, LinkState] = {}  # as edges see them, by their routing names
         self.lines = {name: Line(link) for name, link in world.links.items()}
@@ -183,7 +185,7 @@ class Fleet:
             for line in self.lines.values():
                 name = link_name(line.name, region)
                 if name in table.links:
-                    self.links[name] = line.add(table.links[name])
+                    self.links[name] = line.add(table.links[name], region)
                     self._line_of[name] = line
 
     def line_of(self, link: str) -> Line:

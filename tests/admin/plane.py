@@ -169,12 +169,26 @@ class Shipping:
         return self.sinks
 
 
+class Planning:
+    """Half an hour ago a plan was made of two hours."""
+
+    problem = ""
+
+    def __init__(self) -> None:
+        self.planned_at: float | None = time.time() - 1800
+        self.followed_at: float | None = time.time() - 20
+
+    def outlook(self, now: float) -> list[dict[str, Any]]:
+        return [{"since": now // 3600 * 3600 + ahead * 3600, "slot_per_hour": {"gz-1": 0.02}} for ahead in range(2)]
+
+
 class Plane:
     """What the admin port sees."""
 
     def __init__(self, of: Settings, *, replayed: bool = True) -> None:
         self.settings = of
         self.prices = Desk(price_book(of, read_curves(of, time.time())))
+        self.planner = Planning()
         self.books = Ledger()
         self.seals = Seals()
         self.shipping = Shipping()
@@ -226,6 +240,7 @@ def backend(name: str, region: str, **parts: Any) -> dict[str, Any]:
         "ttft_ms": 120.0,
         "itl_ms": 20.0,
         "tokens_per_event": 1.0,
+        "slot_per_hour": 0.0125,
     }
     return {**healthy, **parts}
 

@@ -31,13 +31,15 @@ sizes = st.integers(0, 10**10)
 def test_a_quote_on_exact_quantities_is_what_is_settled(
     units: UnitPrices, fresh: int, hit: int, output: int, up: int, down: int
 ) -> None:
+    rates = Rates.of(units)
     offer = quote(
-        Rates.of(units),
+        rates,
         fresh_tokens=fresh,
         hit_tokens=hit,
         output_tokens=output,
         bytes_up=up,
         bytes_down=down,
+        per_byte=rates.per_byte,
         service_s=0.0,
         slot_price_per_s=0.0,
         delay_s=0.0,
@@ -75,12 +77,13 @@ def test_the_total_that_routes_are_compared_by_is_the_sum_of_the_terms_to_the_la
         output_tokens=output,
         bytes_up=up,
         bytes_down=down,
+        per_byte=rates.per_byte,
         service_s=service_s,
         slot_price_per_s=slot_price,
         delay_s=delay_s,
         value_per_second=value,
     )
-    alone = total(rates.flat(), fresh, hit, output, up, down, service_s, slot_price, delay_s, value)
+    alone = total(rates.flat(), fresh, hit, output, up, down, rates.per_byte, service_s, slot_price, delay_s, value)
     assert alone == offer.total
     assert alone == offer.energy + offer.tokens + offer.link + offer.capacity + offer.time
 
@@ -94,6 +97,7 @@ def test_a_quote_is_the_sum_of_its_five_terms() -> None:
         output_tokens=4,
         bytes_up=10,
         bytes_down=20,
+        per_byte=0.5,
         service_s=5.0,
         slot_price_per_s=7.0,
         delay_s=0.5,
@@ -103,7 +107,8 @@ def test_a_quote_is_the_sum_of_its_five_terms() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["fresh_tokens", "hit_tokens", "output_tokens", "bytes_up", "bytes_down", "service_s", "delay_s"]
+    "field",
+    ["fresh_tokens", "hit_tokens", "output_tokens", "bytes_up", "bytes_down", "per_byte", "service_s", "delay_s"],
 )
 def test_more_of_anything_costs_more(field: str) -> None:
     rates = Rates.of(UnitPrices("", 10**8, 1200, 0, 250, 1100, 10**8, 10**9, 10**8, 10**9, 10**9))
@@ -113,6 +118,7 @@ def test_more_of_anything_costs_more(field: str) -> None:
         "output_tokens": 100.0,
         "bytes_up": 100.0,
         "bytes_down": 100.0,
+        "per_byte": 1e-9,
         "service_s": 1.0,
         "slot_price_per_s": 1e-6,
         "delay_s": 1.0,

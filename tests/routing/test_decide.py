@@ -10,6 +10,7 @@ from pricing.book import PriceBook
 from pricing.transit import TransitPrice
 from routing.decide import decide, explain
 from routing.link import Link
+from routing.occupancy import constant
 from routing.policy import BASELINES, CHEAPEST_ENERGY, LEAST_OUTSTANDING, NEAREST, ROUND_ROBIN, Objective
 from routing.table import RouteTable, RuleSpec
 from tests.routing.world import EDGE, HOUR, NOW, World, backend, demand
@@ -222,7 +223,7 @@ def test_fastest_looks_at_money_only_between_equals() -> None:
 def test_a_slot_price_is_charged_for_the_time_a_slot_is_held() -> None:
     world = World([backend("a"), backend("b")], {"a": 40.0, "b": 60.0})
     assert world.chosen(slot_prices={}) == "a"
-    decision = world.decide(slot_prices={"a": 1e-3})
+    decision = world.decide(slot_prices={"a": constant(1e-3)})
     assert decision.route is not None and decision.route.backend.name == "b"
     assert decision.runner_up is not None
     assert decision.runner_up.quote.capacity == pytest.approx(1e-3 * decision.runner_up.service_s)
@@ -304,7 +305,7 @@ def test_a_decision_names_the_versions_it_was_made_from() -> None:
 
 def test_the_quote_of_the_winner_adds_up() -> None:
     world = World([backend("a")], per_gb={"a": 0.1})
-    best = world.decide(slot_prices={"a": 1e-6}).best
+    best = world.decide(slot_prices={"a": constant(1e-6)}).best
     assert best is not None
     parts = best.quote
     assert min(parts.energy, parts.link, parts.capacity, parts.time) > 0

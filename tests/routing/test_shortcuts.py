@@ -19,6 +19,7 @@ from routing.decide import decide, explain
 from routing.demand import Demand
 from routing.estimate import BytesPerToken
 from routing.health import Health, HealthLimits
+from routing.occupancy import constant
 from routing.policy import BASELINES, OBJECTIVES, Objective
 from tests.routing.world import HOUR, NOW, World, backend, demand
 
@@ -132,7 +133,7 @@ def test_whatever_is_wrong_decide_agrees_with_explain_which_asks_everything(seed
     for now in (NOW, NOW + 2.0, NOW + 9.0, NOW + 31.0):
         arguments = (world.table, world.states, asked(chance), world.prices(at), now, at)
         tried = chance.often((), ("b0",), ("b1/to-b1",))
-        slot_prices = chance.often(None, {}, {"b0": 1e-4})
+        slot_prices = chance.often(None, {}, {"b0": constant(1e-4)})
         links = chance.often(world.links, None)
         taken, told = (
             choose(*arguments, Random(seed), excluded=tried, slot_prices=slot_prices, links=links)

@@ -129,7 +129,8 @@ def test_what_is_wrong_with_a_file_is_one_line_and_status_2(tmp_path, capsys, re
 
 def test_an_unknown_policy_is_named_with_the_known_ones(tmp_path, capsys):
     assert simulate(str(SMOKE), "--assignments", str(tmp_path / "out.csv"), "--policy", "hope") == 2
-    assert "money, nearest, round_robin, least_outstanding, cheapest_energy" in capsys.readouterr().err
+    known = "money, myopic, plan_alone, correction_alone, nearest, round_robin, least_outstanding, cheapest_energy"
+    assert known in capsys.readouterr().err
 
 
 def test_an_empty_cell_takes_the_last_price(tmp_path):

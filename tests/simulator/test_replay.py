@@ -8,13 +8,16 @@ from random import Random
 import pytest
 
 from pricing.quote import quote
+from routing.occupancy import constant
+from routing.plan import Solve
 from routing.policy import BALANCED
 from routing.simulator.costs import Outcome, Placed, Violations, settle
 from routing.simulator.costs import place as rows_of
 from routing.simulator.market import PublicPrices
-from routing.simulator.policies import MONEY, POLICIES
+from routing.simulator.policies import MONEY, POLICIES, Policy
 from routing.simulator.replay import replay
-from routing.simulator.staging import link_name, route_tables
+from routing.simulator.staging import Fleet, link_name, route_tables
+from routing.simulator.steering import Steering
 from routing.simulator.world import Assignment, Request, TokenSale, World
 from tests.simulator.stage import Document, decided, document, fault, inputs, last_of, part, troubled, world
 
@@ -68,7 +71,8 @@ def test_the_nearest_baseline_buys_tokens_only_where_no_own_site_is_free():
 def test_baselines_wait_for_nothing_while_a_slot_is_free_somewhere():
     place = inputs("smoke").world
     waits = {name: judged(place, decided(place, policy)).wait_mean_s for name, policy in POLICIES.items()}
-    assert waits.pop("money") > 0.0
+    weighed = [waits.pop(name) for name, policy in POLICIES.items() if not policy.free_slot_first]
+    assert max(weighed) > 0.0
     assert set(waits.values()) == {0.0}
 
 
@@ -178,7 +182,7 @@ def test_a_cut_link_is_not_the_fault_of_its_site():
         content["faults"] = [fault("link_cut", "tx-p95", 7200.0, 9000.0)]
 
     failing = [7200.0 + 0.1 * number for number in range(8)]
-    decisions = decided(world("smoke", cut), requests=rows_at(*failing))
+    decisions = decided(world("smoke", cut), POLICIES["myopic"], rows_at(*failing))
     assert [decision.link for decision in decisions] == ["tx-p95"] * 8 + ["tx-ip"] * 8
 
 
@@ -212,9 +216,10 @@ def test_a_line_of_many_edges_is_held_under_its_cap():
         content["faults"] = []
 
     place = world("smoke", narrow)
-    assert judged(place, decided(place)).violations == Violations()
+    for policy in ("money", "myopic"):
+        assert judged(place, decided(place, POLICIES[policy])).violations == Violations()
     links = {**place.links, "tx-p95": replace(place.links["tx-p95"], capacity_mbps=0.0)}
-    uncapped = decided(replace(place, links=links))
+    uncapped = decided(replace(place, links=links), POLICIES["myopic"])
     assert judged(place, uncapped).violations.link_over_capacity_bins > 0
 
 
@@ -224,9 +229,17 @@ def test_a_share_of_each_line_is_kept_back():
     assert table.links[link_name("tx-p95", "us")].capacity_mbps == pytest.approx(6.5 * 0.93)
 
 
+class DearTexas(Steering):
+    """A slot in Texas is worth a fortune."""
+
+    def __init__(self, world: World, fleet: Fleet, policy: Policy, solve: Solve | None) -> None:
+        super().__init__(world, fleet, replace(policy, shadow_prices=frozenset()), solve)
+        self.slot_prices = {"tx": constant(1.0)}
+
+
 def test_a_price_for_slots_moves_traffic_away():
     smoke = inputs("smoke")
-    dear = replay(smoke.world, smoke.prices, smoke.requests, rng=Random(0), slot_prices=lambda now: {"tx": 1.0})
+    dear = replay(smoke.world, smoke.prices, smoke.requests, rng=Random(0), steering=DearTexas)
     assert not [decision for decision in dear if decision.site == "tx" and decision.link]
 
 
@@ -267,6 +280,7 @@ def test_the_router_prices_a_known_row_as_the_judge_does(link, arrival_s):
         output_tokens=300,
         bytes_up=place.framing.size_bytes(3000, 0),
         bytes_down=300 * place.framing.bytes_per_output_token,
+        per_byte=rates.per_byte,
         service_s=0,
         slot_price_per_s=0,
         delay_s=0,

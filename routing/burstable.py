@@ -285,11 +285,11 @@ def _burnt(excess: list[tuple[float, float]], free: float) -> tuple[float, float
 def savings(decision: Decision, line: Collection[str], lasting: Mapping[str, float]) -> Wanted:
     """What one explained decision would save by taking a line if that were free; `line` are the names of its links.
 
-    The other lines of this kind take part at what their bytes cost at least in the long run (`lasting`, by link): what
-    is free today because its level was paid for another time is no reason to do without this line. Counted are routes
-    that are ordered by their money: what is chosen for its speed takes a line at any price. A line that is full is wanted
-    as well. What the slots behind the line are worth is left out, because it is no price of theirs as long as the line is
-    what is scarce; `BurstableLine` knows how much they can put on it.
+    The other lines of this kind take part at what their bytes cost at least in the long run (`lasting`, by link):
+    what is free today because its level was paid for another time is no reason to do without this line. Counted are
+    routes that are ordered by their money: what is chosen for its speed takes a line at any price. A line that is
+    full is wanted as well. What the slots behind the line are worth is left out, because it is no price of theirs as
+    long as the line is what is scarce; `BurstableLine` knows how much they can put on it.
     """
     if decision.rule is None:
         return NOTHING

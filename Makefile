@@ -52,6 +52,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m tests.bench.decisions
 
 chaos: setup
 	$(BIN)/python -m tests.chaos $(ARGS)

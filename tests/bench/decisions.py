@@ -1,9 +1,9 @@
 """One million decisions among 16 candidates with everything on, in CPU of the thread: the mean, p50, p99, p99.9.
 
-`python -m tests.bench.decisions [COUNT]`. Demands of many tenants and sizes come to sites with prices by load, lines
-with a capacity and a price at the margin, and a cache that holds part of some prompts; every decision takes its lease,
-and older ones end, so the loads move. What is timed is decide() alone. Beside it, the floor of the same minutes: a call
-of a function that adds two numbers, timed the same way, which is what timing costs and is taken off.
+`python -m tests.bench.decisions [COUNT]`. Demands of many sizes come to sites with prices by load, lines with a
+capacity and a price at the margin, and caches that hold part of some prompts; every decision takes its lease and older
+ones end, so the loads move. What is timed is decide() alone. Timing itself, of a call that does nearly nothing in the
+same minutes, is shown and taken off.
 """
 
 import gc

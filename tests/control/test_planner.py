@@ -4,15 +4,21 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
-from gateway.clock import PriceTime
+from gateway.clock import PriceTime, wall
 from gateway.config import load_text
 from gateway.config.build import price_book
 from gateway.control import highs
 from gateway.control.planner import Planner, solve_in_child
 from routing.plan import LOADS, Duals, Kind, Problem, Way, plan
 from routing.shadow import ShadowPrices
+from tests.edge.worker import working
+from tests.fakes.configurations import Document, document, region, toml
+from tests.fakes.configurations import backend as backend_entry
+from tests.fakes.gateway import Gateway
+from tests.routing.world import demand
 
 CONFIGURATION = """
 [gateway]
@@ -175,3 +181,71 @@ async def test_a_child_that_fails_says_why():
     broken = two_sites(8.0)._replace(slots=())
     with pytest.raises(ValueError, match="solver ended with 1"):
         await solve_in_child([broken])
+
+
+# In a worker, and in a whole gateway
+
+
+def gateway_document() -> Document:
+    backends = [backend_entry(name, name, "http://127.0.0.1:9/v1") for name in ("near", "far")]
+    content = document(backends, regions={"near": region("DE"), "far": region("NO")})
+    content["links"] = [
+        {"from": "near", "to": "edge", "rtt_ms": 9, "billing": "flat", "price_per_month": 1.0, "capacity_mbps": 10.0},
+        {"from": "far", "to": "edge", "rtt_ms": 19, "billing": "flat", "price_per_month": 1.0},
+    ]
+    return content
+
+
+def explained(worker: Any) -> dict[str, dict[str, Any]]:
+    answer = worker.plane.explain({"demand": {"model": "m"}}, worker.now(), wall())
+    return {each["backend"]: each for each in answer["candidates"]}
+
+
+async def test_a_worker_prices_slots_and_lines_at_the_load_it_finds(tmp_path: Path) -> None:
+    async with working(tmp_path, gateway_document()) as worker:
+        live = worker.plane.live
+        before = explained(worker)["near"]
+        worker.plane.price_room({"slots": {"near": [1, [1e-3, 2e-3]]}, "lines": {"near-edge": [0.0, 1e-6]}})
+        idle = explained(worker)["near"]
+        assert (idle["capacity"], idle["link_cost"]) == (0.0, before["link_cost"])
+        near, line = live.states["near"], live.links["near-edge"]
+        with near.lease(worker.now(), link=line, mbps=6.0):
+            busy = explained(worker)["near"]
+            with near.lease(worker.now()):
+                busier = explained(worker)["near"]
+    assert 0.0 < busy["capacity"] < busier["capacity"]
+    assert busy["link_cost"] > before["link_cost"]
+
+
+async def test_prices_of_room_survive_new_prices_of_power(tmp_path: Path) -> None:
+    async with working(tmp_path, gateway_document()) as worker:
+        live = worker.plane.live
+        worker.plane.price_room({"slots": {"near": [0, [1e-3]]}, "lines": {}})
+        live.install(live.settings, {}, live.price_time)
+        assert explained(worker)["near"]["capacity"] > 0.0
+
+
+async def test_a_worker_tells_what_was_asked_for_once(tmp_path: Path) -> None:
+    async with working(tmp_path, gateway_document()) as worker:
+        live = worker.plane.live
+        live.decide(live.tables, demand(model="m", destination="FR"), worker.now(), wall(), frozenset())
+        live.decide(live.tables, demand(model="m", destination="FR"), worker.now(), wall(), frozenset({"near"}))
+        told = orjson.loads(orjson.dumps(worker.plane.wanted(worker.now())))
+        assert [(kind[2], kind[5][0]) for kind in told["kinds"]] == [("FR", 1.0)]
+        assert (told["out"], told["down"], sorted(told["itl_s"])) == ([], [], ["far", "near"])
+        assert worker.plane.wanted(worker.now())["kinds"] == []
+
+
+async def test_a_gateway_says_how_old_its_prices_of_room_are(tmp_path: Path) -> None:
+    async with Gateway(tmp_path, toml(gateway_document())) as gateway:
+
+        async def followed() -> bool:
+            return (await gateway.status())["planner"]["followed_at"] is not None
+
+        async with asyncio.timeout(20):
+            while not await followed():
+                await asyncio.sleep(0.05)
+        status = await gateway.status()
+    assert status["planner"]["problem"] == ""
+    assert len(status["planner"]["hours"]) == 36
+    assert {backend["slot_per_hour"] for backend in status["backends"]} == {0.0}

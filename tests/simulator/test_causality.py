@@ -137,7 +137,7 @@ MOMENTS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("policy", ["money", "nearest"])
+@pytest.mark.parametrize("policy", ["money", "myopic", "nearest"])
 @settings(max_examples=25, deadline=None)
 @given(t=MOMENTS, seed=st.integers(0, 2**32))
 def test_what_is_not_known_changes_no_decision(policy, t, seed):

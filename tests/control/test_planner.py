@@ -243,7 +243,7 @@ async def test_a_gateway_says_how_old_its_prices_of_room_are(tmp_path: Path) -> 
             return (await gateway.status())["planner"]["followed_at"] is not None
 
         async with asyncio.timeout(20):
-            while not await followed():
+            while not await followed():  # noqa: ASYNC110  another process does it
                 await asyncio.sleep(0.05)
         status = await gateway.status()
     assert status["planner"]["problem"] == ""

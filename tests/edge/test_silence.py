@@ -127,17 +127,17 @@ async def test_each_silence_has_a_limit_on_the_rule_and_for_all(
 
 @pytest.mark.parametrize("where", ["rule", "limits"])
 async def test_a_stream_that_never_ends_is_ended(tmp_path: Path, site: Site, where: str) -> None:
-    document = content(site, where, first_content_s=30.0, gap_s=30.0, stream_s=50.0)
+    document = content(site, where, first_content_s=300.0, gap_s=300.0, stream_s=500.0)
     async with working(tmp_path, document) as worker, RawClient.connect(worker.url) as client:
         await asked(worker, site, client, Script(tokens=100_000, event_s=0.01))
         found: list[bytes] = []
         reading = asyncio.ensure_future(events(client, found))
-        for step_s in (24, 24):
+        for step_s in (240, 240):
             heard = len(found) + 2
             await eventually(lambda: len(found) > heard, "more tokens")  # noqa: B023
             await worker.pass_time(step_s)
         assert worker.plane.proxy.in_flight == 1, "given up before its time"
-        await worker.pass_time(3)
+        await worker.pass_time(21)
         await reading
         [row] = await worker.rows(1)
     assert b"error" in found[-1]
